@@ -1,0 +1,138 @@
+//! What is meant: every key resolved, every name checked, every template compiled. Built by `config::load` alone.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::secret::Secret;
+use crate::join::StreamPlan;
+
+pub struct Plan {
+    pub name: String,
+    /// Distinguishes the instances of one `name`; the host name unless set.
+    pub instance: String,
+    /// `None` only when no table is read from MySQL.
+    pub mysql: Option<MysqlPlan>,
+    pub kafka: KafkaPlan,
+    /// Indexed by `TableId`, in order of name.
+    pub tables: Vec<TablePlan>,
+    /// In order of name; `StreamPlan` is compiled in `join`.
+    pub streams: Vec<StreamPlan>,
+    pub http: HttpPlan,
+    pub limits: Limits,
+    pub log: LogPlan,
+}
+
+#[derive(Debug, Clone)]
+pub struct MysqlPlan {
+    pub host: String,
+    pub port: u16,
+    pub user: String,
+    pub password: Secret,
+    pub tls: MysqlTls,
+    /// PEM file of certificate authorities for `verify-ca` and `verify-identity`; the system's when absent.
+    pub tls_ca: Option<std::path::PathBuf>,
+    /// Client certificate as PKCS #12 file, with its password.
+    pub tls_identity: Option<(std::path::PathBuf, Secret)>,
+    /// Ours among the replicas of the server; derived from name and instance unless set.
+    pub server_id: u32,
+    pub heartbeat: Duration,
+    pub snapshot_lock: SnapshotLock,
+    /// Rows per snapshot chunk.
+    pub snapshot_chunk: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MysqlTls {
+    Disabled,
+    Required,
+    VerifyCa,
+    VerifyIdentity,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SnapshotLock {
+    None,
+    Brief,
+}
+
+#[derive(Debug, Clone)]
+pub struct KafkaPlan {
+    pub brokers: String,
+    /// librdkafka properties the user set, all from the allow-list (contract E16).
+    pub client: Vec<(String, Secret)>,
+}
+
+#[derive(Debug, Clone)]
+pub struct TablePlan {
+    pub name: String,
+    pub database: String,
+    pub table: String,
+    /// Projection; `None` takes every column.
+    pub columns: Option<Vec<String>>,
+    /// Replaces the primary key: unique, not-null columns.
+    pub key: Option<Vec<String>>,
+    pub cascades: Cascades,
+    /// Columns shown as boolean although TINYINT(1).
+    pub booleans: Vec<String>,
+    pub decimal: DecimalForm,
+    pub invalid_text: InvalidText,
+    /// Columns that templates and joins name, each with the dotted configuration key that needs it.
+    pub needed: Vec<(String, String)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cascades {
+    Refuse,
+    Ignore,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DecimalForm {
+    String,
+    Number,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InvalidText {
+    Stop,
+    Replace,
+}
+
+#[derive(Debug, Clone)]
+pub struct HttpPlan {
+    /// `None`: no HTTP server (`listen = ""`).
+    pub listen: Option<SocketAddr>,
+    pub token: Option<Secret>,
+    pub body_bytes: usize,
+    pub header_bytes: usize,
+    pub connections: usize,
+    pub header_timeout: Duration,
+}
+
+/// Bounds of everything; defaults are contract E15.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    pub message_bytes: usize,
+    pub json_depth: usize,
+    pub outputs_per_record: usize,
+    pub commit_bytes: usize,
+    pub commit_interval: Duration,
+    pub transaction_bytes: usize,
+    pub queue_bytes: usize,
+    pub transaction_timeout: Duration,
+    pub session_timeout: Duration,
+    pub shutdown: Duration,
+}
+
+#[derive(Debug, Clone)]
+pub struct LogPlan {
+    /// `error`, `warn`, `info`, `debug`, `trace`, or a filter as `tracing` reads it.
+    pub level: String,
+    pub format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    Json,
+    Text,
+}

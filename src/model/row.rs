@@ -1,0 +1,155 @@
+//! A row of a table: its JSON text (contract C), ready to be spliced whole or by column.
+
+/// One allocation: column count, the span of every column's value, then the JSON object.
+///
+/// ```text
+/// u32 columns │ (u32 start, u32 end) × columns │ {"id":21,"name":"Veg Parcel",…}
+/// ```
+///
+/// Spans count from the first byte of the JSON text.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Row(Box<[u8]>);
+
+const WORD: usize = 4;
+
+impl Row {
+    /// The row as a compact JSON object, fields in the table's column order.
+    pub fn json(&self) -> &[u8] {
+        &self.0[WORD + self.column_count() * 2 * WORD..]
+    }
+
+    /// The JSON text of one column's value, by its index in the schema; `None` past the last column.
+    pub fn column(&self, index: usize) -> Option<&[u8]> {
+        if index >= self.column_count() {
+            return None;
+        }
+        let at = WORD + index * 2 * WORD;
+        let (start, end) = (self.word(at), self.word(at + WORD));
+        self.json().get(start..end)
+    }
+
+    pub fn column_count(&self) -> usize {
+        self.word(0)
+    }
+
+    /// Bytes held, for `larder_table_bytes`.
+    pub fn size(&self) -> usize {
+        self.0.len()
+    }
+
+    fn word(&self, at: usize) -> usize {
+        let bytes = self.0[at..at + WORD].try_into().expect("a word has four bytes");
+        u32::from_le_bytes(bytes) as usize
+    }
+}
+
+impl std::fmt::Debug for Row {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&String::from_utf8_lossy(self.json()))
+    }
+}
+
+/// Writes rows one after the other, re-using its buffers.
+///
+/// ```
+/// # use larder::model::RowBuilder;
+/// let mut builder = RowBuilder::default();
+/// builder.value("id").extend_from_slice(b"21");
+/// builder.value("name").extend_from_slice(b"\"Veg Parcel\"");
+/// let row = builder.finish();
+/// assert_eq!(row.json(), br#"{"id":21,"name":"Veg Parcel"}"#);
+/// assert_eq!(row.column(1), Some(&b"\"Veg Parcel\""[..]));
+/// ```
+#[derive(Default)]
+pub struct RowBuilder {
+    json: Vec<u8>,
+    spans: Vec<(u32, u32)>,
+}
+
+impl RowBuilder {
+    /// Begins the next column; the caller appends its JSON text to the buffer returned.
+    pub fn value(&mut self, name: &str) -> &mut Vec<u8> {
+        self.end_value();
+        self.json.push(if self.spans.is_empty() { b'{' } else { b',' });
+        write_string(&mut self.json, name);
+        self.json.push(b':');
+        let start = self.offset();
+        self.spans.push((start, start));
+        &mut self.json
+    }
+
+    /// The JSON text of a column already written.
+    pub fn column(&self, index: usize) -> &[u8] {
+        let (start, end) = self.spans[index];
+        let end = if index + 1 == self.spans.len() { self.json.len() } else { end as usize };
+        &self.json[start as usize..end]
+    }
+
+    /// Drops what was begun, so that the builder can be used again after an error.
+    pub fn clear(&mut self) {
+        self.json.clear();
+        self.spans.clear();
+    }
+
+    /// Ends the row. Rows are limited to 4 GiB of JSON, far above MySQL's own limit.
+    pub fn finish(&mut self) -> Row {
+        self.end_value();
+        if self.spans.is_empty() {
+            self.json.push(b'{');
+        }
+        self.json.push(b'}');
+        let mut bytes = Vec::with_capacity(WORD + self.spans.len() * 2 * WORD + self.json.len());
+        bytes.extend_from_slice(&(self.spans.len() as u32).to_le_bytes());
+        for (start, end) in &self.spans {
+            bytes.extend_from_slice(&start.to_le_bytes());
+            bytes.extend_from_slice(&end.to_le_bytes());
+        }
+        bytes.extend_from_slice(&self.json);
+        self.clear();
+        Row(bytes.into_boxed_slice())
+    }
+
+    fn end_value(&mut self) {
+        let end = self.offset();
+        if let Some(last) = self.spans.last_mut()
+            && last.1 <= last.0
+        {
+            last.1 = end;
+        }
+    }
+
+    fn offset(&self) -> u32 {
+        u32::try_from(self.json.len()).expect("a row has less than 4 GiB of JSON")
+    }
+}
+
+/// Appends `text` as a JSON string with the escapes JSON asks for and no others.
+pub fn write_string(out: &mut Vec<u8>, text: &str) {
+    serde_json::to_writer(&mut *out, text).expect("writing to memory does not fail");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_splice_without_rendering() {
+        let mut builder = RowBuilder::default();
+        for _ in 0..2 {
+            builder.value("a").extend_from_slice(b"1");
+            builder.value("b\"").extend_from_slice(b"null");
+            assert_eq!(builder.column(0), b"1");
+            assert_eq!(builder.column(1), b"null");
+            let row = builder.finish();
+            assert_eq!(row.json(), br#"{"a":1,"b\"":null}"#);
+            assert_eq!(row.column(0), Some(&b"1"[..]));
+            assert_eq!(row.column(1), Some(&b"null"[..]));
+            assert_eq!(row.column(2), None);
+        }
+    }
+
+    #[test]
+    fn a_row_without_columns_is_an_empty_object() {
+        assert_eq!(RowBuilder::default().finish().json(), b"{}");
+    }
+}

@@ -1,0 +1,74 @@
+//! What a captured table looks like: its columns in order, their types, its key.
+
+use super::KeyKind;
+
+/// Columns in the table's order (invisible and generated ones included, contract C) and the key's column indexes in key order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Schema {
+    pub columns: Vec<Column>,
+    pub key: Vec<usize>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Column {
+    pub name: String,
+    pub kind: ColumnType,
+    pub nullable: bool,
+}
+
+/// Every MySQL column type, with what is needed to read its bytes and to print its value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ColumnType {
+    /// TINYINT 1, SMALLINT 2, MEDIUMINT 3, INT 4, BIGINT 8 bytes.
+    Integer { bytes: u8, unsigned: bool },
+    Float,
+    Double,
+    Decimal { precision: u8, scale: u8 },
+    Bit { bits: u8 },
+    Year,
+    Date,
+    /// Fraction digits 0 to 6.
+    Time { digits: u8 },
+    DateTime { digits: u8 },
+    Timestamp { digits: u8 },
+    /// CHAR, VARCHAR, TEXT of any size, with the number of the collation.
+    Text { collation: u16 },
+    /// BINARY(n): the binlog cuts trailing zero bytes, so the width is needed to pad them back.
+    Binary { bytes: u16 },
+    /// VARBINARY and BLOB of any size.
+    Bytes,
+    /// Labels as UTF-8, index 1 first.
+    Enum { labels: Vec<String> },
+    Set { labels: Vec<String> },
+    Json,
+    Geometry,
+    Vector,
+}
+
+impl Schema {
+    pub fn column_index(&self, name: &str) -> Option<usize> {
+        self.columns.iter().position(|c| c.name == name)
+    }
+
+    /// How a record's value meets the key when the key is one column; composite keys compare fragments by the same rule per column.
+    pub fn key_kind(&self, key_part: usize) -> KeyKind {
+        self.columns[self.key[key_part]].kind.key_kind()
+    }
+}
+
+impl ColumnType {
+    pub fn key_kind(&self) -> KeyKind {
+        match *self {
+            ColumnType::Integer { bytes, unsigned } => {
+                let bits = u32::from(bytes) * 8;
+                if unsigned {
+                    KeyKind::Integer { min: 0, max: u64::MAX >> (64 - bits) }
+                } else {
+                    KeyKind::Integer { min: i64::MIN >> (64 - bits), max: (i64::MAX >> (64 - bits)) as u64 }
+                }
+            }
+            ColumnType::Year => KeyKind::Integer { min: 0, max: 2155 },
+            _ => KeyKind::Text,
+        }
+    }
+}

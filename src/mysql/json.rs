@@ -1,0 +1,1 @@
+//! MySQL's binary JSON to the text the server prints. Pure.

@@ -1,0 +1,318 @@
+//! Tables: the local copies of MySQL tables, held whole, under one lock.
+//!
+//! What always holds: a MySQL transaction is applied under one write lock, so a [`View`] sees a whole number of
+//! transactions (promise W3); a row, a miss and the position they belong to are read from the same view; a table that is
+//! not ready answers neither row nor miss (promise W7).
+
+use hashbrown::HashMap;
+use parking_lot::{Condvar, Mutex, RwLock, RwLockReadGuard};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::model::{Change, Key, Reason, Row, Schema, TableId, Transaction};
+
+/// ```text
+///            load                    ready                     reload (DDL)
+/// Snapshot ───────► Snapshot{rows} ───────► Ready ─────────────────────────► Snapshot
+///     │                                       │
+///     └───────────────── stop ────────────────┴──► Stopped { reason }      made by `flow::capture` alone
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum State {
+    /// Being read. `percent` is an estimate of rows read, 0 to 100.
+    Snapshot { percent: u8 },
+    Ready,
+    /// Cannot go on safely; holds the joins that need it until an operator acts.
+    Stopped { reason: Reason, message: String },
+}
+
+/// What a look-up finds.
+#[derive(Debug)]
+pub enum Lookup<'a> {
+    Row(&'a Row),
+    /// Known to be absent.
+    Missing,
+    /// Unknown: the table is not ready, the join must hold.
+    NotReady,
+}
+
+/// All captured tables of the process.
+pub struct Tables {
+    inner: RwLock<Inner>,
+    /// Raised at every change of state; wakes whoever waits for readiness.
+    changed: (Mutex<u64>, Condvar),
+}
+
+struct Inner {
+    tables: Vec<Table>,
+    /// Identity of the last transaction applied: the `larder-at` of joins (contract E5).
+    at: Arc<str>,
+}
+
+struct Table {
+    name: String,
+    source: String,
+    state: State,
+    schema: Arc<Schema>,
+    rows: HashMap<Key, Row>,
+    bytes: usize,
+}
+
+/// One table as `/api/tables` shows it.
+#[derive(Debug, Clone)]
+pub struct Summary {
+    pub name: String,
+    /// `database.table` in MySQL.
+    pub source: String,
+    pub state: State,
+    pub rows: usize,
+    /// Bytes of keys and rows.
+    pub bytes: usize,
+}
+
+impl Tables {
+    /// `tables`: configuration name and MySQL name of each, indexed by [`TableId`]. All begin unread.
+    pub fn new(tables: impl IntoIterator<Item = (String, String)>) -> Self {
+        let tables = tables
+            .into_iter()
+            .map(|(name, source)| Table {
+                name,
+                source,
+                state: State::Snapshot { percent: 0 },
+                schema: Arc::new(Schema { columns: Vec::new(), key: Vec::new() }),
+                rows: HashMap::new(),
+                bytes: 0,
+            })
+            .collect();
+        Self { inner: RwLock::new(Inner { tables, at: Arc::from("") }), changed: (Mutex::new(0), Condvar::new()) }
+    }
+
+    /// A consistent look at all tables. Hold it for one record or a small batch; writers wait meanwhile.
+    pub fn view(&self) -> View<'_> {
+        View { inner: self.inner.read() }
+    }
+
+    /// Replaces a table's schema and drops its rows: the beginning of a snapshot.
+    pub fn begin_snapshot(&self, table: TableId, schema: Arc<Schema>) {
+        {
+            let mut inner = self.inner.write();
+            let table = &mut inner.tables[table.index()];
+            table.schema = schema;
+            table.rows = HashMap::new();
+            table.bytes = 0;
+            table.state = State::Snapshot { percent: 0 };
+        }
+        self.notify();
+    }
+
+    /// Adds rows read by a snapshot. They are not visible before [`Tables::set_ready`].
+    pub fn load(&self, table: TableId, rows: Vec<(Key, Row)>, percent: u8) {
+        let mut inner = self.inner.write();
+        let table = &mut inner.tables[table.index()];
+        table.rows.reserve(rows.len());
+        for (key, row) in rows {
+            table.put(key, row);
+        }
+        table.state = State::Snapshot { percent };
+    }
+
+    /// Applies one MySQL transaction whole.
+    pub fn apply(&self, transaction: Transaction) {
+        let mut inner = self.inner.write();
+        for change in transaction.changes {
+            inner.apply(change);
+        }
+        inner.at = Arc::from(transaction.id);
+    }
+
+    /// Names the transaction the tables stand at where no transaction was applied: after a snapshot.
+    pub fn set_at(&self, id: &str) {
+        self.inner.write().at = Arc::from(id);
+    }
+
+    /// Everything up to P2 is applied: joins may use the table. A stopped table stays stopped.
+    pub fn set_ready(&self, table: TableId) {
+        {
+            let table = &mut self.inner.write().tables[table.index()];
+            if !matches!(table.state, State::Stopped { .. }) {
+                table.state = State::Ready;
+            }
+        }
+        self.notify();
+    }
+
+    /// Takes a table out of service; its rows are dropped, so that old ones can never be answered (contract A10).
+    pub fn stop(&self, table: TableId, reason: Reason, message: String) {
+        {
+            let mut inner = self.inner.write();
+            let table = &mut inner.tables[table.index()];
+            table.rows = HashMap::new();
+            table.bytes = 0;
+            table.state = State::Stopped { reason, message };
+        }
+        self.notify();
+    }
+
+    pub fn summaries(&self) -> Vec<Summary> {
+        let inner = self.inner.read();
+        inner.tables.iter().map(Table::summary).collect()
+    }
+
+    /// Blocks until a table's state changes or the time is over; for threads that wait for readiness.
+    pub fn wait_for_change(&self, timeout: Duration) {
+        let mut version = self.changed.0.lock();
+        let seen = *version;
+        if *version == seen {
+            self.changed.1.wait_for(&mut version, timeout);
+        }
+    }
+
+    fn notify(&self) {
+        *self.changed.0.lock() += 1;
+        self.changed.1.notify_all();
+    }
+}
+
+/// All tables at one moment. Rows borrow from it.
+pub struct View<'a> {
+    inner: RwLockReadGuard<'a, Inner>,
+}
+
+impl View<'_> {
+    pub fn lookup(&self, table: TableId, key: &[u8]) -> Lookup<'_> {
+        let table = &self.inner.tables[table.index()];
+        match table.state {
+            State::Ready => table.rows.get(key).map_or(Lookup::Missing, Lookup::Row),
+            _ => Lookup::NotReady,
+        }
+    }
+
+    pub fn is_ready(&self, table: TableId) -> bool {
+        self.inner.tables[table.index()].state == State::Ready
+    }
+
+    pub fn state(&self, table: TableId) -> &State {
+        &self.inner.tables[table.index()].state
+    }
+
+    /// The schema the rows of this view have. Compare by pointer to notice a change.
+    pub fn schema(&self, table: TableId) -> &Arc<Schema> {
+        &self.inner.tables[table.index()].schema
+    }
+
+    /// Identity of the last MySQL transaction in the tables; empty before the first snapshot is done.
+    pub fn at(&self) -> &Arc<str> {
+        &self.inner.at
+    }
+
+    pub fn find(&self, name: &str) -> Option<TableId> {
+        let index = self.inner.tables.iter().position(|t| t.name == name)?;
+        u16::try_from(index).ok().map(TableId)
+    }
+}
+
+// === impl Inner ===
+
+impl Inner {
+    /// Rows of a table that stopped are not kept.
+    fn apply(&mut self, change: Change) {
+        let id = match change {
+            Change::Upsert { table, .. } | Change::Delete { table, .. } | Change::Truncate { table } => table,
+        };
+        let table = &mut self.tables[id.index()];
+        if matches!(table.state, State::Stopped { .. }) {
+            return;
+        }
+        match change {
+            Change::Upsert { old_key, key, row, .. } => {
+                if let Some(old_key) = old_key {
+                    table.remove(&old_key);
+                }
+                table.put(key, row);
+            }
+            Change::Delete { key, .. } => table.remove(&key),
+            Change::Truncate { .. } => {
+                table.rows.clear();
+                table.bytes = 0;
+            }
+        }
+    }
+}
+
+// === impl Table ===
+
+impl Table {
+    fn put(&mut self, key: Key, row: Row) {
+        let key_bytes = key.as_bytes().len();
+        self.bytes += key_bytes + row.size();
+        if let Some(old) = self.rows.insert(key, row) {
+            self.bytes -= key_bytes + old.size();
+        }
+    }
+
+    fn remove(&mut self, key: &Key) {
+        if let Some(old) = self.rows.remove(key) {
+            self.bytes -= key.as_bytes().len() + old.size();
+        }
+    }
+
+    fn summary(&self) -> Summary {
+        Summary {
+            name: self.name.clone(),
+            source: self.source.clone(),
+            state: self.state.clone(),
+            rows: self.rows.len(),
+            bytes: self.bytes,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Position, RowBuilder};
+
+    fn row(text: &str) -> Row {
+        let mut builder = RowBuilder::default();
+        builder.value("id").extend_from_slice(text.as_bytes());
+        builder.finish()
+    }
+
+    fn transaction(changes: Vec<Change>) -> Transaction {
+        Transaction { changes, position: Position::default(), id: "u:1".into(), committed_us: 0 }
+    }
+
+    fn key(text: &str) -> Key {
+        Key::new(text.as_bytes())
+    }
+
+    #[test]
+    fn a_miss_is_only_said_when_it_is_known() {
+        let tables = Tables::new([("products".to_string(), "shop.products".to_string())]);
+        let t = TableId(0);
+        assert!(matches!(tables.view().lookup(t, b"1"), Lookup::NotReady));
+        tables.load(t, vec![(key("1"), row("1"))], 100);
+        assert!(matches!(tables.view().lookup(t, b"1"), Lookup::NotReady));
+        tables.set_ready(t);
+        assert!(matches!(tables.view().lookup(t, b"1"), Lookup::Row(_)));
+        assert!(matches!(tables.view().lookup(t, b"2"), Lookup::Missing));
+        tables.stop(t, Reason::TableDropped, "gone".into());
+        tables.set_ready(t);
+        assert!(matches!(tables.view().lookup(t, b"1"), Lookup::NotReady));
+    }
+
+    #[test]
+    fn bytes_follow_rows() {
+        let tables = Tables::new([("products".to_string(), "shop.products".to_string())]);
+        let t = TableId(0);
+        tables.apply(transaction(vec![
+            Change::Upsert { table: t, old_key: None, key: key("1"), row: row("1") },
+            Change::Upsert { table: t, old_key: Some(key("1")), key: key("2"), row: row("2") },
+            Change::Upsert { table: t, old_key: None, key: key("2"), row: row("22") },
+        ]));
+        let summary = &tables.summaries()[0];
+        assert_eq!((summary.rows, summary.bytes), (1, 1 + row("22").size()));
+        tables.apply(transaction(vec![Change::Delete { table: t, key: key("2") }]));
+        assert_eq!(tables.summaries()[0].bytes, 0);
+    }
+}
