@@ -1,1 +1,7 @@
-//! flow
+//! What moves the data: `enrich` (Kafka → join → Kafka, one worker a thread), `batch` (its pure accounting), `status` (what
+//! the outside sees of it).
+
+pub mod batch;
+pub mod enrich;
+pub mod outputs;
+pub mod status;

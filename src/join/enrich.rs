@@ -40,7 +40,7 @@ pub enum Verdict {
 
 /// Look-ups of one join that ended in a row, a miss, …; read and reset by the worker for its metrics.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Miss {
+pub struct Lookups {
     pub hits: u64,
     pub misses: u64,
 }
@@ -64,7 +64,7 @@ impl Enricher {
     }
 
     /// Look-ups per join since the last call, in order of the joins.
-    pub fn take_lookups(&mut self) -> Vec<Miss> {
+    pub fn take_lookups(&mut self) -> Vec<Lookups> {
         todo!("helper join")
     }
 }

@@ -4,7 +4,7 @@ mod enrich;
 pub mod path;
 pub mod template;
 
-pub use enrich::{Enricher, Input, Miss, Output, Verdict};
+pub use enrich::{Enricher, Input, Lookups, Output, Verdict};
 pub use path::Path;
 pub use template::Template;
 
