@@ -1,1 +1,221 @@
-//! app
+//! The daemon put together: every part is made here, watched here and stopped here.
+//!
+//! Start: bind HTTP (a taken port ends the start at once), then capture, then the streams; their order is free, because a
+//! stream holds by itself until its tables are ready. Stop, within `limits.shutdown`: the streams commit what is open and
+//! leave their groups, then capture ends, then HTTP, so that `/ready` answers to the last.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, watch};
+use tracing::{error, info, warn};
+
+use crate::config::Plan;
+use crate::flow::capture;
+use crate::flow::enrich::Stream;
+use crate::flow::lag;
+use crate::flow::status::{Overview, StreamStatus};
+use crate::http;
+use crate::model::Stop;
+use crate::mysql::SourceStatus;
+use crate::table::Tables;
+
+/// How the daemon ended: the exit code of the process.
+pub type ExitCode = u8;
+
+/// Runs the daemon until a signal or a part that cannot go on ends it.
+pub async fn run(plan: Plan) -> ExitCode {
+    let deadline = plan.limits.shutdown;
+    match Daemon::start(plan).await {
+        Ok(daemon) => daemon.watch(deadline).await,
+        Err(stop) => report(&stop),
+    }
+}
+
+/// A part of the daemon that runs by itself; its early end is news.
+struct Ended {
+    part: String,
+    result: Result<(), Stop>,
+}
+
+struct Daemon {
+    ended: mpsc::Receiver<Ended>,
+    /// Parts that have not ended.
+    parts: Vec<String>,
+    stop_streams: Arc<AtomicBool>,
+    stop_capture: watch::Sender<bool>,
+    stop_http: watch::Sender<bool>,
+}
+
+impl Daemon {
+    async fn start(plan: Plan) -> Result<Self, Stop> {
+        let plan = Arc::new(plan);
+        let server = http::bind(&plan.http).await?;
+        info!(name = plan.name, version = env!("CARGO_PKG_VERSION"), "larder {} starts as {}", env!("CARGO_PKG_VERSION"), plan.name);
+
+        let tables = Arc::new(Tables::new(plan.tables.iter().map(|t| (t.name.clone(), format!("{}.{}", t.database, t.table)))));
+        let source = plan.mysql.is_some().then(|| Arc::new(SourceStatus::default()));
+        let table_name = |id: crate::model::TableId| plan.tables[id.index()].name.clone();
+        let streams: Vec<_> = plan.streams.iter().map(|s| Arc::new(StreamStatus::new(s, table_name))).collect();
+        let overview = Arc::new(Overview {
+            plan: Arc::clone(&plan),
+            tables: Arc::clone(&tables),
+            source: source.clone(),
+            streams: streams.clone(),
+            started: Instant::now(),
+        });
+
+        let (sender, ended) = mpsc::channel(16);
+        let (stop_http, _) = watch::channel(false);
+        let (stop_capture, _) = watch::channel(false);
+        let stop_streams = Arc::new(AtomicBool::new(false));
+        let mut daemon = Self { ended, parts: Vec::new(), stop_streams, stop_capture, stop_http };
+
+        if let Some(server) = server {
+            let running = server.run(Arc::clone(&overview), daemon.stop_http.subscribe());
+            daemon.spawn("http", &sender, running);
+        }
+        if let Some(source) = source {
+            let running = capture::run(Arc::clone(&plan), Arc::clone(&tables), source, daemon.stop_capture.subscribe());
+            daemon.spawn("capture", &sender, running);
+        }
+        for (stream, status) in plan.streams.iter().zip(streams) {
+            let stream = Stream {
+                name: plan.name.clone(),
+                instance: plan.instance.clone(),
+                plan: Arc::new(stream.clone()),
+                kafka: plan.kafka.clone(),
+                limits: plan.limits.clone(),
+                tables: Arc::clone(&tables),
+                status,
+                stop: Arc::clone(&daemon.stop_streams),
+            };
+            let part = format!("stream {}", stream.plan.name);
+            daemon.spawn_thread(&part, &sender, move || stream.run())?;
+        }
+        if !plan.streams.is_empty() {
+            let stop = Arc::clone(&daemon.stop_streams);
+            daemon.spawn_thread("lag", &sender, move || lag::watch(&overview, &stop))?;
+        }
+        Ok(daemon)
+    }
+
+    fn spawn(&mut self, part: &str, sender: &mpsc::Sender<Ended>, running: impl Future<Output = Result<(), Stop>> + Send + 'static) {
+        self.parts.push(part.to_string());
+        let (part, sender) = (part.to_string(), sender.clone());
+        let task = tokio::spawn(running);
+        tokio::spawn(async move {
+            let result = task.await.unwrap_or_else(|e| Err(Stop::Bug(format!("{part} panicked: {e}"))));
+            // The receiver is gone only when the process ends anyway.
+            let _ = sender.send(Ended { part, result }).await;
+        });
+    }
+
+    fn spawn_thread(
+        &mut self,
+        part: &str,
+        sender: &mpsc::Sender<Ended>,
+        running: impl FnOnce() -> Result<(), Stop> + Send + 'static,
+    ) -> Result<(), Stop> {
+        self.parts.push(part.to_string());
+        let (part, sender) = (part.to_string(), sender.clone());
+        let name = part.clone();
+        let spawned = std::thread::Builder::new().name(name).spawn(move || {
+            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(running));
+            let result = result.unwrap_or_else(|_| Err(Stop::Bug(format!("{part} panicked"))));
+            let _ = sender.blocking_send(Ended { part, result });
+        });
+        spawned.map(drop).map_err(|e| Stop::Bug(format!("no thread could be started: {e}")))
+    }
+
+    /// Waits for a signal or for a part that ends by itself, then stops everything in order.
+    async fn watch(mut self, deadline: Duration) -> ExitCode {
+        let mut signals = Signals::new();
+        let mut code = tokio::select! {
+            signal = signals.next() => {
+                info!("{signal} received, stopping within {} s", deadline.as_secs());
+                0
+            }
+            ended = self.ended.recv() => self.early_end(ended),
+        };
+        tokio::select! {
+            stopped = tokio::time::timeout(deadline, self.stop()) => match stopped {
+                Ok(worst) => code = if code == 0 { worst } else { code },
+                Err(_) => {
+                    error!("not everything stopped within {} s; what was not committed is done again at the next start", deadline.as_secs());
+                    code = if code == 0 { 70 } else { code };
+                }
+            },
+            signal = signals.next() => {
+                warn!("{signal} received again, stopping at once");
+                code = signals.code_of(&signal);
+            }
+        }
+        code
+    }
+
+    fn early_end(&mut self, ended: Option<Ended>) -> ExitCode {
+        let Some(Ended { part, result }) = ended else { return 0 };
+        self.parts.retain(|p| *p != part);
+        match result {
+            Ok(()) => report(&Stop::Bug(format!("{part} ended although nobody asked it to"))),
+            Err(stop) => report(&stop),
+        }
+    }
+
+    /// Streams, capture, HTTP, each awaited before the next. Returns the worst exit code met on the way.
+    async fn stop(&mut self) -> ExitCode {
+        self.stop_streams.store(true, Ordering::Release);
+        let mut worst = self.wait_until_ended(|part| part != "capture" && part != "http").await;
+        let _ = self.stop_capture.send(true);
+        worst = worst.max(self.wait_until_ended(|part| part != "http").await);
+        let _ = self.stop_http.send(true);
+        worst.max(self.wait_until_ended(|_| true).await)
+    }
+
+    async fn wait_until_ended(&mut self, these: impl Fn(&str) -> bool) -> ExitCode {
+        let mut worst = 0;
+        while self.parts.iter().any(|part| these(part)) {
+            let Some(ended) = self.ended.recv().await else { break };
+            self.parts.retain(|part| *part != ended.part);
+            if let Err(stop) = ended.result {
+                worst = worst.max(report(&stop));
+            }
+        }
+        worst
+    }
+}
+
+/// The last line of the process says why it ends.
+fn report(stop: &Stop) -> ExitCode {
+    error!(exit_code = stop.exit_code(), "{stop}");
+    stop.exit_code()
+}
+
+/// SIGTERM and SIGINT.
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> Self {
+        use tokio::signal::unix::{SignalKind, signal};
+        let terminate = signal(SignalKind::terminate()).expect("SIGTERM can be watched");
+        let interrupt = signal(SignalKind::interrupt()).expect("SIGINT can be watched");
+        Self { terminate, interrupt }
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+
+    /// Contract G5: 128 and the number of the signal.
+    fn code_of(&self, signal: &str) -> ExitCode {
+        if signal == "SIGTERM" { 143 } else { 130 }
+    }
+}

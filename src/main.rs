@@ -1,1 +1,5 @@
-fn main() {}
+//! A shim: everything is in the library.
+
+fn main() -> std::process::ExitCode {
+    larder::cli::main().into()
+}

@@ -3,5 +3,6 @@
 
 pub mod batch;
 pub mod enrich;
+pub mod lag;
 pub mod outputs;
 pub mod status;

@@ -5,9 +5,15 @@ use prometheus_client::metrics::histogram::Histogram;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 
+use std::sync::Arc;
+use std::time::Instant;
+
 use super::batch::Counts;
+use crate::mysql::SourceStatus;
+use crate::config::Plan;
 use crate::join::{Lookups, StreamPlan};
 use crate::model::Reason;
+use crate::table::{self, Tables};
 
 /// ```text
 /// Waiting { for } ──joined, tables ready──► Running ──pause──► Paused
@@ -29,7 +35,8 @@ pub struct StreamStatus {
     pub from: String,
     /// Output topic.
     pub to: String,
-    joins: Vec<(String, String)>,
+    /// Configuration names of the tables joined, in order of the joins.
+    joined_tables: Vec<String>,
     worker_count: usize,
     joined: AtomicUsize,
     paused: AtomicBool,
@@ -48,14 +55,6 @@ pub struct StreamStatus {
     pub latency_seconds: Histogram,
 }
 
-/// Look-ups of one join, for `larder_join_lookups_total`.
-#[derive(Debug, Clone)]
-pub struct JoinCount {
-    pub table: String,
-    pub hits: u64,
-    pub misses: u64,
-}
-
 impl StreamStatus {
     /// `table_name` gives the configuration name of a table.
     pub fn new(plan: &StreamPlan, table_name: impl Fn(crate::model::TableId) -> String) -> Self {
@@ -63,7 +62,7 @@ impl StreamStatus {
             name: plan.name.clone(),
             from: plan.from.clone(),
             to: plan.topic.clone(),
-            joins: plan.joins.iter().map(|join| (join.name.clone(), table_name(join.table))).collect(),
+            joined_tables: plan.joins.iter().map(|join| table_name(join.table)).collect(),
             worker_count: plan.workers,
             joined: AtomicUsize::new(0),
             paused: AtomicBool::new(false),
@@ -191,8 +190,54 @@ impl StreamStatus {
         self.dropped.lock().clone()
     }
 
-    pub fn lookups(&self) -> Vec<JoinCount> {
-        let counted = self.lookups.lock();
-        self.joins.iter().zip(counted.iter()).map(|((_, table), c)| JoinCount { table: table.clone(), hits: c.hits, misses: c.misses }).collect()
+    /// Look-ups by the configuration name of the table joined.
+    pub fn lookups(&self) -> BTreeMap<String, Lookups> {
+        let mut by_table = BTreeMap::<String, Lookups>::new();
+        for (table, counted) in self.joined_tables.iter().zip(self.lookups.lock().iter()) {
+            let total = by_table.entry(table.clone()).or_default();
+            total.hits += counted.hits;
+            total.misses += counted.misses;
+        }
+        by_table
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.state() == State::Running
+    }
+}
+
+/// Everything the outside may look at, for HTTP and metrics.
+pub struct Overview {
+    pub plan: Arc<Plan>,
+    pub tables: Arc<Tables>,
+    pub source: Option<Arc<SourceStatus>>,
+    pub streams: Vec<Arc<StreamStatus>>,
+    pub started: Instant,
+}
+
+impl Overview {
+    /// What must still happen before the daemon is ready (contract E19), a line each; empty when it is.
+    pub fn awaited(&self) -> Vec<String> {
+        let mut awaited = Vec::new();
+        if let Some(source) = &self.source
+            && !source.was_connected()
+        {
+            awaited.push(format!("source mysql: {}", source.awaited()));
+        }
+        for table in self.tables.summaries() {
+            match table.state {
+                table::State::Ready => {}
+                table::State::Snapshot { percent } => awaited.push(format!("table {}: snapshot {percent} %", table.name)),
+                table::State::Stopped { reason, message } => awaited.push(format!("table {}: stopped, {reason}: {message}", table.name)),
+            }
+        }
+        for stream in &self.streams {
+            match stream.state() {
+                State::Stopped { reason, message } => awaited.push(format!("stream {}: stopped, {reason}: {message}", stream.name)),
+                State::Waiting { awaited: what } if !stream.is_joined() => awaited.push(format!("stream {}: {what}", stream.name)),
+                _ => {}
+            }
+        }
+        awaited
     }
 }

@@ -293,7 +293,8 @@ impl Session {
     /// transactional id aborts what it left.
     fn end_dead_owners(&self, partitions: &TopicPartitionList) -> Result<(), Fault> {
         let Settings { kafka, limits, group, id, .. } = &self.settings;
-        let reader: BaseConsumer = config(kafka, limits, &Role::OffsetReader { group: group.clone() }).create().map_err(|e| Fault::of(&e))?;
+        let reader: BaseConsumer =
+            config(kafka, limits, &Role::OffsetReader { group: group.clone() }).create().map_err(|e| Fault::of(&e))?;
         let Ok(committed) = reader.committed_offsets(partitions.clone(), limits.session_timeout) else { return Ok(()) };
         let mut owners: Vec<String> = committed.elements().iter().map(|e| e.metadata().to_string()).collect();
         owners.sort();
@@ -306,7 +307,8 @@ impl Session {
         let members: Vec<&str> = groups.groups().iter().flat_map(|g| g.members()).map(|m| m.id()).collect();
         for owner in owners {
             // A static member's id is its instance id, a dash and a UUID.
-            let alive = members.iter().any(|m| m.strip_prefix(owner.as_str()).is_some_and(|rest| rest.starts_with('-') && rest.len() == 37));
+            let alive =
+                members.iter().any(|m| m.strip_prefix(owner.as_str()).is_some_and(|rest| rest.starts_with('-') && rest.len() == 37));
             if alive {
                 continue;
             }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tracing::info;
 
 use super::client::{Fault, Logged, Role, config};
+use crate::config::Plan;
 use crate::config::plan::{KafkaPlan, Limits};
 
 /// A client for questions about topics.
@@ -91,5 +92,36 @@ impl Topics {
             (Fault::Retry(text), Some(last)) => Fault::Retry(format!("{text} ({last})")),
             (fault, _) => fault.clone(),
         }
+    }
+}
+
+/// `larder check --connect`: everything about Kafka that would keep the daemon from running, each with a remedy.
+pub fn check(plan: &Plan) -> Vec<(String, String)> {
+    let topics = match Topics::new(&plan.kafka, &plan.limits) {
+        Ok(topics) => topics,
+        Err(fault) => return vec![(describe(&fault), "check [kafka] and [kafka.client]".into())],
+    };
+    let mut failures = Vec::new();
+    for stream in &plan.streams {
+        match topics.find(&stream.from) {
+            Ok(Some(_)) => {}
+            Ok(None) => failures.push((
+                format!("stream {}: topic {} does not exist", stream.name, stream.from),
+                "create it, or correct `from`; larder run would wait for it".into(),
+            )),
+            Err(fault) => {
+                failures.push((describe(&fault), format!("is {} the address, is the broker running, may the user describe topics?", plan.kafka.brokers)));
+                // The next question would fail the same way.
+                break;
+            }
+        }
+    }
+    failures
+}
+
+fn describe(fault: &Fault) -> String {
+    match fault {
+        Fault::Retry(text) | Fault::NewSession(text) | Fault::Fenced(text) | Fault::Denied(text) => text.clone(),
+        Fault::OffsetLost => "offset lost".into(),
     }
 }

@@ -4,3 +4,6 @@
 
 pub mod decode;
 pub mod json;
+pub mod status;
+
+pub use status::SourceStatus;

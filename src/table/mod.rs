@@ -5,11 +5,10 @@
 //! not ready answers neither row nor miss (promise W7).
 
 use hashbrown::HashMap;
-use parking_lot::{Condvar, Mutex, RwLock, RwLockReadGuard};
+use parking_lot::{RwLock, RwLockReadGuard};
 use std::sync::Arc;
-use std::time::Duration;
 
-use crate::model::{Change, Key, Reason, Row, Schema, TableId, Transaction};
+use crate::model::{Change, Key, Position, Reason, Row, Schema, TableId, Transaction};
 
 /// ```text
 ///            load                    ready                     reload (DDL)
@@ -20,10 +19,15 @@ use crate::model::{Change, Key, Reason, Row, Schema, TableId, Transaction};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum State {
     /// Being read. `percent` is an estimate of rows read, 0 to 100.
-    Snapshot { percent: u8 },
+    Snapshot {
+        percent: u8,
+    },
     Ready,
     /// Cannot go on safely; holds the joins that need it until an operator acts.
-    Stopped { reason: Reason, message: String },
+    Stopped {
+        reason: Reason,
+        message: String,
+    },
 }
 
 /// What a look-up finds.
@@ -39,14 +43,14 @@ pub enum Lookup<'a> {
 /// All captured tables of the process.
 pub struct Tables {
     inner: RwLock<Inner>,
-    /// Raised at every change of state; wakes whoever waits for readiness.
-    changed: (Mutex<u64>, Condvar),
 }
 
 struct Inner {
     tables: Vec<Table>,
     /// Identity of the last transaction applied: the `larder-at` of joins (contract E5).
     at: Arc<str>,
+    /// Everything up to here is in the tables that are ready.
+    position: Position,
 }
 
 struct Table {
@@ -84,7 +88,7 @@ impl Tables {
                 bytes: 0,
             })
             .collect();
-        Self { inner: RwLock::new(Inner { tables, at: Arc::from("") }), changed: (Mutex::new(0), Condvar::new()) }
+        Self { inner: RwLock::new(Inner { tables, at: Arc::from(""), position: Position::default() }) }
     }
 
     /// A consistent look at all tables. Hold it for one record or a small batch; writers wait meanwhile.
@@ -102,7 +106,6 @@ impl Tables {
             table.bytes = 0;
             table.state = State::Snapshot { percent: 0 };
         }
-        self.notify();
     }
 
     /// Adds rows read by a snapshot. They are not visible before [`Tables::set_ready`].
@@ -123,11 +126,14 @@ impl Tables {
             inner.apply(change);
         }
         inner.at = Arc::from(transaction.id);
+        inner.position = transaction.position;
     }
 
-    /// Names the transaction the tables stand at where no transaction was applied: after a snapshot.
-    pub fn set_at(&self, id: &str) {
-        self.inner.write().at = Arc::from(id);
+    /// Names the transaction and the position the tables stand at where no transaction was applied: after a snapshot.
+    pub fn set_at(&self, id: &str, position: Position) {
+        let mut inner = self.inner.write();
+        inner.at = Arc::from(id);
+        inner.position = position;
     }
 
     /// Everything up to P2 is applied: joins may use the table. A stopped table stays stopped.
@@ -138,7 +144,6 @@ impl Tables {
                 table.state = State::Ready;
             }
         }
-        self.notify();
     }
 
     /// Takes a table out of service; its rows are dropped, so that old ones can never be answered (contract A10).
@@ -150,26 +155,11 @@ impl Tables {
             table.bytes = 0;
             table.state = State::Stopped { reason, message };
         }
-        self.notify();
     }
 
     pub fn summaries(&self) -> Vec<Summary> {
         let inner = self.inner.read();
         inner.tables.iter().map(Table::summary).collect()
-    }
-
-    /// Blocks until a table's state changes or the time is over; for threads that wait for readiness.
-    pub fn wait_for_change(&self, timeout: Duration) {
-        let mut version = self.changed.0.lock();
-        let seen = *version;
-        if *version == seen {
-            self.changed.1.wait_for(&mut version, timeout);
-        }
-    }
-
-    fn notify(&self) {
-        *self.changed.0.lock() += 1;
-        self.changed.1.notify_all();
     }
 }
 
@@ -203,6 +193,10 @@ impl View<'_> {
     /// Identity of the last MySQL transaction in the tables; empty before the first snapshot is done.
     pub fn at(&self) -> &Arc<str> {
         &self.inner.at
+    }
+
+    pub fn position(&self) -> &Position {
+        &self.inner.position
     }
 
     pub fn find(&self, name: &str) -> Option<TableId> {
@@ -270,7 +264,7 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Position, RowBuilder};
+    use crate::model::RowBuilder;
 
     fn row(text: &str) -> Row {
         let mut builder = RowBuilder::default();

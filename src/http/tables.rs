@@ -1,0 +1,86 @@
+//! `/api/tables` and the rows in them (contract D1, D2).
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::HeaderValue;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+use super::Site;
+use super::error::Error;
+use crate::flow::status::Overview;
+use crate::model::Key;
+use crate::model::row::write_string;
+use crate::table::{self, Lookup};
+
+pub async fn list(State(site): State<Arc<Site>>) -> Json<Value> {
+    Json(json!({ "tables": describe(&site.overview) }))
+}
+
+pub fn describe(overview: &Overview) -> Vec<Value> {
+    let position = overview.tables.view().position().to_string();
+    let tables = overview.tables.summaries().into_iter().map(|table| {
+        let (state, reason) = match table.state {
+            table::State::Snapshot { percent } => ("snapshot", Some(format!("{percent} % read"))),
+            table::State::Ready => ("ready", None),
+            table::State::Stopped { reason, message } => ("stopped", Some(format!("{reason}: {message}"))),
+        };
+        json!({
+            "name": table.name,
+            "mysql": table.source,
+            "state": state,
+            "reason": reason,
+            "rows": table.rows,
+            "bytes": table.bytes,
+            "position": position,
+        })
+    });
+    tables.collect()
+}
+
+/// One row as the joins see it, with the position it belongs to.
+pub async fn row(State(site): State<Arc<Site>>, Path((name, key)): Path<(String, String)>) -> Result<Response, Error> {
+    let view = site.overview.tables.view();
+    let table = view.find(&name).ok_or_else(|| Error::not_found(format!("no table \"{name}\"; GET /api/tables lists them")))?;
+    let key = key_bytes(&key, view.schema(table).key.len())?;
+    match view.lookup(table, &key) {
+        Lookup::Row(row) => {
+            let mut response = ([(CONTENT_TYPE, "application/json")], row.json().to_vec()).into_response();
+            if let Ok(position) = HeaderValue::from_str(&view.position().to_string()) {
+                response.headers_mut().insert("larder-position", position);
+            }
+            Ok(response)
+        }
+        Lookup::Missing => Err(Error::not_found(format!("table {name} has no row {}", String::from_utf8_lossy(&key)))),
+        Lookup::NotReady => Err(Error::unavailable(match view.state(table) {
+            table::State::Stopped { reason, message } => format!("table {name} is stopped, {reason}: {message}"),
+            _ => format!("table {name} is being read"),
+        })),
+    }
+}
+
+/// One key column: its text; several: a JSON array in key order, put into the canonical form of [`Key`].
+fn key_bytes(text: &str, key_columns: usize) -> Result<Vec<u8>, Error> {
+    if key_columns < 2 {
+        return Ok(text.as_bytes().to_vec());
+    }
+    let wrong = || Error::bad_parameter(format!("the key has {key_columns} columns: give a percent-encoded JSON array of {key_columns} values"));
+    let parts: Vec<&RawValue> = serde_json::from_str(text).map_err(|_| wrong())?;
+    if parts.len() != key_columns {
+        return Err(wrong());
+    }
+    let mut fragments = Vec::with_capacity(parts.len());
+    for part in parts {
+        let mut fragment = part.get().as_bytes().to_vec();
+        if fragment.first() == Some(&b'"') {
+            let plain: String = serde_json::from_str(part.get()).map_err(|_| wrong())?;
+            fragment.clear();
+            write_string(&mut fragment, &plain);
+        }
+        fragments.push(fragment);
+    }
+    Ok(Key::from_fragments(fragments.iter().map(Vec::as_slice)).as_bytes().to_vec())
+}
