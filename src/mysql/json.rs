@@ -287,7 +287,13 @@ fn opaque(kind: u8, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Fault> {
             out.extend_from_slice(b"base64:type");
             out.extend_from_slice(itoa::Buffer::new().format(kind).as_bytes());
             out.push(b':');
-            text::base64(bytes, out);
+            // The server breaks base64 into lines of 76 characters.
+            for (line, bytes) in bytes.chunks(57).enumerate() {
+                if line > 0 {
+                    out.extend_from_slice(b"\\n");
+                }
+                text::base64(bytes, out);
+            }
         }
     }
     out.push(b'"');
