@@ -78,6 +78,16 @@ impl RowBuilder {
         &mut self.json
     }
 
+    /// The same for a column whose name has been rendered before: `label` is the name as a JSON string, and a colon.
+    pub fn labelled_value(&mut self, label: &[u8]) -> &mut Vec<u8> {
+        self.end_value();
+        self.json.push(if self.spans.is_empty() { b'{' } else { b',' });
+        self.json.extend_from_slice(label);
+        let start = self.offset();
+        self.spans.push((start, start));
+        &mut self.json
+    }
+
     /// The JSON text of a column already written.
     pub fn column(&self, index: usize) -> &[u8] {
         let (start, end) = self.spans[index];

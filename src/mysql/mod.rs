@@ -1,9 +1,17 @@
 //! MySQL: connect and preconditions · snapshot · binlog (events → transactions) · decode (row bytes → values).
 //!
-//! `mysql_async` carries the protocol; the bytes of rows are ours to read (`decode`, `json`).
+//! `mysql_async` carries the protocol; the bytes of rows are ours to read.
 
+pub mod table_map;
+pub mod wire;
 pub mod decode;
 pub mod json;
+mod json_diff;
+pub mod charset;
+pub mod cursor;
+pub mod result;
+pub mod render;
+pub mod text;
 pub mod status;
 
 pub use status::SourceStatus;
