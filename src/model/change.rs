@@ -6,10 +6,20 @@ use super::{Key, Position, Row, TableId};
 #[derive(Debug, Clone)]
 pub enum Change {
     /// Insert or update. `old_key` is set when an update moved the row from another key.
-    Upsert { table: TableId, old_key: Option<Key>, key: Key, row: Row },
-    Delete { table: TableId, key: Key },
+    Upsert {
+        table: TableId,
+        old_key: Option<Key>,
+        key: Key,
+        row: Row,
+    },
+    Delete {
+        table: TableId,
+        key: Key,
+    },
     /// `TRUNCATE TABLE`: every row is gone.
-    Truncate { table: TableId },
+    Truncate {
+        table: TableId,
+    },
 }
 
 /// The changes committed together in MySQL, in order, with the position after them.

@@ -20,10 +20,15 @@ use crate::model::{Change, Key, Reason, Row, Schema, TableId, Transaction};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum State {
     /// Being read. `percent` is an estimate of rows read, 0 to 100.
-    Snapshot { percent: u8 },
+    Snapshot {
+        percent: u8,
+    },
     Ready,
     /// Cannot go on safely; holds the joins that need it until an operator acts.
-    Stopped { reason: Reason, message: String },
+    Stopped {
+        reason: Reason,
+        message: String,
+    },
 }
 
 /// What a look-up finds.
