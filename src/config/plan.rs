@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::secret::Secret;
 use crate::join::StreamPlan;
 
+#[derive(Debug)]
 pub struct Plan {
     pub name: String,
     /// Distinguishes the instances of one `name`; the host name unless set.

@@ -20,26 +20,48 @@ pub struct Column {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ColumnType {
     /// TINYINT 1, SMALLINT 2, MEDIUMINT 3, INT 4, BIGINT 8 bytes.
-    Integer { bytes: u8, unsigned: bool },
+    Integer {
+        bytes: u8,
+        unsigned: bool,
+    },
     Float,
     Double,
-    Decimal { precision: u8, scale: u8 },
-    Bit { bits: u8 },
+    Decimal {
+        precision: u8,
+        scale: u8,
+    },
+    Bit {
+        bits: u8,
+    },
     Year,
     Date,
     /// Fraction digits 0 to 6.
-    Time { digits: u8 },
-    DateTime { digits: u8 },
-    Timestamp { digits: u8 },
+    Time {
+        digits: u8,
+    },
+    DateTime {
+        digits: u8,
+    },
+    Timestamp {
+        digits: u8,
+    },
     /// CHAR, VARCHAR, TEXT of any size, with the number of the collation.
-    Text { collation: u16 },
+    Text {
+        collation: u16,
+    },
     /// BINARY(n): the binlog cuts trailing zero bytes, so the width is needed to pad them back.
-    Binary { bytes: u16 },
+    Binary {
+        bytes: u16,
+    },
     /// VARBINARY and BLOB of any size.
     Bytes,
     /// Labels as UTF-8, index 1 first.
-    Enum { labels: Vec<String> },
-    Set { labels: Vec<String> },
+    Enum {
+        labels: Vec<String>,
+    },
+    Set {
+        labels: Vec<String>,
+    },
     Json,
     Geometry,
     Vector,
