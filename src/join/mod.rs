@@ -1,11 +1,17 @@
 //! Enrichment: `explode → join → shape`, by templates compiled when the configuration is loaded, over borrowed JSON. Pure.
 
+mod convert;
 mod enrich;
 pub mod path;
+mod program;
+mod reader;
+mod shape;
 pub mod template;
 
+pub use convert::Conversion;
 pub use enrich::{Enricher, Input, Lookups, Output, Verdict};
 pub use path::Path;
+pub use reader::MAX_DEPTH;
 pub use template::Template;
 
 use crate::model::TableId;

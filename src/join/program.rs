@@ -1,0 +1,298 @@
+//! Templates with every path resolved to a place: a list of copies into one buffer, run once per output.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use jiff::tz::TimeZone;
+
+use super::StreamPlan;
+use super::convert::{Conversion, Refusal};
+use super::enrich::Input;
+use super::path::{Meta, Path, Root};
+use super::reader;
+use super::shape::{Found, Shape};
+use super::template::{Part, Template};
+use crate::model::key::text_of;
+use crate::model::row::write_string;
+use crate::model::{Row, Schema};
+
+const NULL: &[u8] = b"null";
+
+/// Where the JSON of a path stands at the moment of an output.
+#[derive(Debug)]
+pub(super) enum Source {
+    Record {
+        slot: usize,
+    },
+    Item {
+        slot: usize,
+    },
+    Index,
+    Meta(Meta),
+    Row {
+        join: usize,
+    },
+    /// `column` counts the columns this stream uses of the join's row.
+    Column {
+        join: usize,
+        column: usize,
+    },
+    /// Inside the JSON of a column.
+    Below {
+        join: usize,
+        column: usize,
+        steps: Vec<String>,
+    },
+}
+
+/// Gives every path of a stream its place.
+pub(super) struct Places {
+    pub shape: Shape,
+    /// Names of the columns used, by join.
+    pub columns: Vec<Vec<String>>,
+    pub meta: Vec<Meta>,
+    joins: Vec<String>,
+}
+
+impl Places {
+    pub fn new(plan: &StreamPlan) -> Self {
+        let mut shape = Shape::new(plan.json_depth, plan.outputs_per_record);
+        if let Some(each) = &plan.each {
+            shape.each(&each.steps);
+        }
+        Self {
+            shape,
+            columns: vec![Vec::new(); plan.joins.len()],
+            meta: Vec::new(),
+            joins: plan.joins.iter().map(|j| j.name.clone()).collect(),
+        }
+    }
+
+    pub fn source(&mut self, path: &Path) -> Source {
+        match (path.root, path.steps.split_first()) {
+            (Root::Record, _) => Source::Record { slot: self.shape.record(&path.steps) },
+            (Root::Item, _) => Source::Item { slot: self.shape.item(&path.steps) },
+            (Root::Index, _) => Source::Index,
+            (Root::Meta(meta), _) => {
+                if !self.meta.contains(&meta) {
+                    self.meta.push(meta);
+                }
+                Source::Meta(meta)
+            }
+            (Root::Join(join), None) => Source::Row { join },
+            (Root::Join(join), Some((name, []))) => Source::Column { join, column: self.column(join, name) },
+            (Root::Join(join), Some((name, steps))) => Source::Below { join, column: self.column(join, name), steps: steps.to_vec() },
+        }
+    }
+
+    pub fn program(&mut self, template: &Template) -> Program {
+        let steps = template.parts.iter().map(|part| match part {
+            Part::Text(json) => Step::Text(json.clone()),
+            Part::Value { path, conversion: None } => Step::Copy(self.source(path)),
+            Part::Value { path, conversion: Some(conversion) } => Step::Convert {
+                label: format!("{} | {}", path.display(&self.joins), conversion.name()),
+                source: self.source(path),
+                conversion: *conversion,
+            },
+            Part::Table { joins, parts } => Step::Table { joins: joins.clone(), steps: *parts },
+        });
+        Program { steps: steps.collect() }
+    }
+
+    /// What is added to the record's own members when the stream has no `value`: `item` and the joined rows (contract E6).
+    pub fn additions(&mut self, names: &[String]) -> Program {
+        self.shape.members = true;
+        let mut steps = Vec::new();
+        for (index, name) in names.iter().enumerate() {
+            let mut member = if index > 0 { b",".to_vec() } else { Vec::new() };
+            write_string(&mut member, name);
+            member.push(b':');
+            steps.push(Step::Text(member));
+            steps.push(Step::Copy(match self.joins.iter().position(|j| j == name) {
+                Some(join) => Source::Row { join },
+                None => Source::Item { slot: self.shape.item(&[]) },
+            }));
+        }
+        Program { steps }
+    }
+
+    fn column(&mut self, join: usize, name: &str) -> usize {
+        let columns = &mut self.columns[join];
+        columns.iter().position(|c| c == name).unwrap_or_else(|| {
+            columns.push(name.to_owned());
+            columns.len() - 1
+        })
+    }
+}
+
+/// The columns a stream uses of a joined row, found by name once per schema.
+#[derive(Debug)]
+pub(super) struct Columns {
+    names: Vec<String>,
+    /// Kept, not only compared, so that its address means it alone.
+    schema: Option<Arc<Schema>>,
+    /// Index in the row, by index in `names`.
+    indexes: Vec<Option<usize>>,
+}
+
+impl Columns {
+    pub fn new(names: Vec<String>) -> Self {
+        Self { names, schema: None, indexes: Vec::new() }
+    }
+
+    /// True when `schema` is not the one known so far.
+    pub fn follow(&mut self, schema: &Arc<Schema>) -> bool {
+        if self.schema.as_ref().is_some_and(|known| Arc::ptr_eq(known, schema)) {
+            return false;
+        }
+        self.indexes = self.names.iter().map(|name| schema.column_index(name)).collect();
+        self.schema = Some(schema.clone());
+        true
+    }
+
+    fn of<'a>(&self, row: &'a Row, column: usize) -> Option<&'a [u8]> {
+        row.column(self.indexes.get(column).copied().flatten()?)
+    }
+}
+
+/// The JSON of the metadata a stream uses; kept between records for its memory.
+#[derive(Debug, Default)]
+pub(super) struct MetaTexts([Vec<u8>; 5]);
+
+impl MetaTexts {
+    /// `Err` when the key is wanted and is no text.
+    pub fn fill(&mut self, wanted: &[Meta], input: &Input<'_>) -> Result<(), std::str::Utf8Error> {
+        for &meta in wanted {
+            let json = &mut self.0[meta as usize];
+            json.clear();
+            let number = match meta {
+                Meta::Topic => {
+                    write_string(json, input.topic);
+                    continue;
+                }
+                Meta::Key => {
+                    match input.key {
+                        Some(key) => write_string(json, std::str::from_utf8(key)?),
+                        None => json.extend_from_slice(NULL),
+                    }
+                    continue;
+                }
+                Meta::Partition => Some(i64::from(input.partition)),
+                Meta::Offset => Some(input.offset),
+                Meta::Timestamp => input.timestamp_ms,
+            };
+            match number {
+                Some(number) => json.extend_from_slice(itoa::Buffer::new().format(number).as_bytes()),
+                None => json.extend_from_slice(NULL),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// All that one output is made from.
+#[derive(Clone, Copy)]
+pub(super) struct Moment<'a> {
+    pub record: &'a [u8],
+    pub found: &'a Found,
+    /// Place in the `each` array; 0 without one.
+    pub element: usize,
+    /// `element` as text.
+    pub index: &'a [u8],
+    pub meta: &'a MetaTexts,
+    /// By join; `None` for a miss and for joins that come later.
+    pub rows: &'a [Option<&'a Row>],
+    pub columns: &'a [Columns],
+}
+
+impl<'a> Moment<'a> {
+    /// The JSON at a place; `null` where there is nothing.
+    #[inline]
+    pub fn fragment(&self, source: &'a Source) -> &'a [u8] {
+        let fragment = match source {
+            Source::Record { slot } => self.found.record(*slot).of(self.record),
+            Source::Item { slot } => self.found.item(self.element, *slot).of(self.record),
+            Source::Index => Some(self.index),
+            Source::Meta(meta) => Some(self.meta.0[*meta as usize].as_slice()),
+            Source::Row { join } => self.rows[*join].map(Row::json),
+            Source::Column { join, column } => self.column(*join, *column),
+            Source::Below { join, column, steps } => self.column(*join, *column).and_then(|json| reader::find(json, steps)),
+        };
+        fragment.unwrap_or(NULL)
+    }
+
+    fn column(&self, join: usize, column: usize) -> Option<&'a [u8]> {
+        self.columns[join].of(self.rows[join]?, column)
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Program {
+    steps: Vec<Step>,
+}
+
+#[derive(Debug)]
+enum Step {
+    Text(Vec<u8>),
+    Copy(Source),
+    /// `label` names the place in messages.
+    Convert {
+        source: Source,
+        conversion: Conversion,
+        label: String,
+    },
+    /// Null instead of the next `steps` when all of these joins missed.
+    Table {
+        joins: Vec<usize>,
+        steps: usize,
+    },
+}
+
+/// A value that could not be converted.
+#[derive(Debug)]
+pub(super) struct Unfit<'a> {
+    pub label: &'a str,
+    pub refusal: Refusal,
+}
+
+impl Program {
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+
+    /// Appends the JSON of the output.
+    pub fn write<'a>(&'a self, moment: &Moment<'a>, zone: &TimeZone, out: &mut Vec<u8>) -> Result<(), Unfit<'a>> {
+        let mut at = 0;
+        while let Some(step) = self.steps.get(at) {
+            at += 1;
+            match step {
+                Step::Text(json) => out.extend_from_slice(json),
+                Step::Copy(source) => out.extend_from_slice(moment.fragment(source)),
+                Step::Convert { source, conversion, label } => {
+                    conversion.write(moment.fragment(source), zone, out).map_err(|refusal| Unfit { label, refusal })?;
+                }
+                Step::Table { joins, steps } => {
+                    if joins.iter().all(|&join| moment.rows[join].is_none()) {
+                        out.extend_from_slice(NULL);
+                        at += steps;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The output as the bytes of a Kafka key or header: text as it stands, a number as its text, `None` for null, anything
+    /// else its JSON. `buffer` is used where the bytes do not stand somewhere already.
+    pub fn bytes<'a>(&'a self, moment: &Moment<'a>, zone: &TimeZone, buffer: &'a mut Vec<u8>) -> Result<Option<Cow<'a, [u8]>>, Unfit<'a>> {
+        let json = match self.steps.as_slice() {
+            [Step::Copy(source)] => moment.fragment(source),
+            _ => {
+                buffer.clear();
+                self.write(moment, zone, buffer)?;
+                buffer.as_slice()
+            }
+        };
+        Ok(if json == NULL { None } else { Some(text_of(json)) })
+    }
+}
