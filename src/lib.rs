@@ -25,6 +25,8 @@ pub mod metrics;
 
 pub mod http;
 
+pub mod simulate;
+
 pub mod app;
 pub mod cli;
 pub mod logging;
