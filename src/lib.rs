@@ -30,3 +30,4 @@ pub mod simulate;
 pub mod app;
 pub mod cli;
 pub mod logging;
+pub mod demo;

@@ -2,6 +2,7 @@
 //! the outside sees of it).
 
 pub mod batch;
+pub mod capture;
 pub mod enrich;
 pub mod lag;
 pub mod outputs;

@@ -15,3 +15,4 @@ pub mod text;
 pub mod status;
 
 pub use status::SourceStatus;
+pub mod preconditions;

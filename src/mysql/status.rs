@@ -2,6 +2,7 @@
 
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The capture's connection, lag and counts.
 #[derive(Debug, Default)]
@@ -49,8 +50,9 @@ impl SourceStatus {
         self.behind_us.store(committed_us, Ordering::Relaxed);
     }
 
-    /// Seconds between `now_us` and the last transaction applied, 0 when nothing is waiting.
-    pub fn lag_seconds(&self, now_us: u64) -> f64 {
+    /// Seconds between now and the commit of the last transaction applied, 0 when nothing is waiting.
+    pub fn lag_seconds(&self) -> f64 {
+        let now_us = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as u64);
         match self.behind_us.load(Ordering::Relaxed) {
             0 => 0.0,
             committed_us => now_us.saturating_sub(committed_us) as f64 / 1e6,
