@@ -64,8 +64,8 @@ pub(super) fn read(root: &Section<'_>, name: &str, limits: &Limits, tables: &mut
 /// Notes that a column is needed; it must be in the projection.
 fn need(root: &Section<'_>, table: &mut TablePlan, column: String, at: &At) {
     if table.columns.as_ref().is_some_and(|columns| !columns.contains(&column)) {
-        let shown = if at.refers { String::new() } else { format!(" \"{column}\"") };
-        let message = format!("`tables.{}` is read without this column{shown}", table.name);
+        let shown = if at.refers { "this column".to_owned() } else { format!("its column \"{column}\"") };
+        let message = format!("`tables.{}` is read without {shown}", table.name);
         root.file().fault(at, message, format!("add it to `tables.{}.columns`", table.name));
     }
     let needed = (column, at.key.clone());
@@ -247,7 +247,8 @@ impl<'f> Stream<'_, 'f> {
 
     /// Reports what `join` says about a path or template, unless that would show what a reference stands for.
     fn fault(&self, at: &At, fault: PathError) {
-        let hidden = || PathError { message: "is wrong once its references are replaced".to_owned(), remedy: "look at what they bring".to_owned() };
+        let hidden =
+            || PathError { message: "is wrong once its references are replaced".to_owned(), remedy: "look at what they bring".to_owned() };
         let fault = if at.refers { hidden() } else { fault };
         self.section.file().fault(at, fault.message, fault.remedy);
     }
