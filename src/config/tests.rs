@@ -192,6 +192,16 @@ fn the_reference_file_has_every_key() {
     }
 }
 
+#[test]
+fn the_applications_load() {
+    for app in fs::read_dir(root().join("apps")).expect("apps") {
+        let folder = app.expect("entry").path();
+        let text = fs::read_to_string(folder.join("larder.toml")).expect("a configuration");
+        let place = folder.join("larder.toml").display().to_string();
+        parse(&text, &place, &folder).unwrap_or_else(|errors| panic!("{errors}"));
+    }
+}
+
 // --- single rules ---
 
 const HEAD: &str = "name = \"shop\"\ninstance = \"a\"\n[mysql]\naddress = \"db\"\nuser = \"u\"\n[kafka]\nbrokers = \"k:9092\"\n";
@@ -243,6 +253,15 @@ fn a_listening_address_that_others_reach_needs_a_token() {
         assert_eq!(http(&format!("listen = \"{open}\"")), ["http.listen: other machines could reach it without a token"]);
     }
     assert_eq!(http("token = \"0123456789abcde\""), ["http.token: is too short"]);
+}
+
+#[test]
+fn limits_must_fit_each_other() {
+    let limits = |text: &str| errors(&format!("[tables.t]\nmysql = \"s.t\"\n[limits]\n{text}\n")).join("; ");
+    assert!(limits("commit_interval = \"6s\"").starts_with("limits.commit_interval: Kafka would abort"));
+    assert!(limits("transaction_timeout = \"15m\"").starts_with("limits.transaction_timeout: after a crash"));
+    assert!(limits("message_bytes = \"100 MiB\"").starts_with("limits.message_bytes: the queue would not hold"));
+    assert_eq!(limits("message_bytes = \"100 MiB\"\nqueue_bytes = \"100 MiB\""), "");
 }
 
 #[test]

@@ -10,8 +10,8 @@ const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
-/// librdkafka's largest `message.max.bytes` and `fetch.message.max.bytes`.
-const MESSAGE_BYTES: u64 = 1_000_000_000;
+/// librdkafka's largest `message.max.bytes` is 1,000,000,000, and that includes key, headers and framing.
+const MESSAGE_BYTES: u64 = 512 * MIB;
 
 pub(super) fn read(section: Section<'_>) -> Limits {
     section.later(&[("waiting_bytes", "waiting room")]);
