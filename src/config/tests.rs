@@ -157,7 +157,7 @@ fn the_reference_file_shows_the_defaults() {
         // Secrets look alike; an empty section says nothing.
         let blank = pattern == "mysql.password" || ["kafka.client", "streams.*.to.headers"].contains(&pattern.as_str());
         let example = EXAMPLES.contains(&pattern.as_str());
-        assert!(blank || is_default != example, "{pattern} in docker/larder.toml is {} the default", if is_default { "" } else { "not" });
+        assert!(blank || is_default != example, "docker/larder.toml: {pattern} {} the default", if is_default { "is" } else { "is not" });
         if example {
             examples.insert(pattern);
         }
@@ -272,6 +272,13 @@ fn client_properties_that_carry_promises_are_refused() {
         let errors = errors(&format!("client.\"{property}\" = \"x\"\n[tables.t]\nmysql = \"s.t\"\n"));
         assert!(errors.len() == 1 && errors[0].contains("cannot be set: "), "{property}: {errors:?}");
     }
+}
+
+#[test]
+fn lines_are_counted_whatever_ends_them() {
+    let text = "\u{feff}name = \"shop\"\r\nkafka.brokers = \"k\"\r\n[streams.a]\r\nfrom = \"a\"\r\nto.topic = \"b\"\r\nx = 1";
+    let errors = parse(text, "f", root()).expect_err("an unknown key");
+    assert_eq!(errors.0.iter().map(|error| (error.place.as_str(), error.key.as_str())).collect::<Vec<_>>(), [("f:6", "streams.a.x")]);
 }
 
 #[test]
