@@ -17,7 +17,7 @@ const MASK: &str = "***";
 pub fn describe(plan: &Plan) -> String {
     let mut out = String::new();
     let mut line = |indent: usize, label: &str, text: &str| {
-        let line = format!("{:indent$}{label:<width$}{text}", "", width = 24 - indent);
+        let line = format!("{:indent$}{label:<width$} {text}", "", width = 23 - indent);
         let _ = writeln!(out, "{}", line.trim_end());
     };
     line(0, "name", &plan.name);

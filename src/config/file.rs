@@ -36,6 +36,8 @@ pub(super) struct At {
     /// Dotted.
     pub key: String,
     offset: usize,
+    /// The text here has references: what it stands for is not shown.
+    pub refers: bool,
 }
 
 /// A TOML table; absent ones read as empty.
@@ -83,8 +85,12 @@ pub(super) fn document<'t>(text: &'t str, file: &File<'_>) -> Option<DeTable<'t>
         let offset = error.span().map_or(0, |span| span.start);
         let (line, column) = file.position(offset);
         if line != last_line {
-            let at = At { key: String::new(), offset };
-            file.fault(&at, format!("not TOML: {} (column {column})", error.message()), "text stands in quotes, `key = value` on one line");
+            let at = At { key: String::new(), offset, refers: false };
+            let remedy = match error.message().starts_with("duplicate") {
+                true => "write each key and each `[section]` once",
+                false => "text stands in quotes, `key = value` on one line",
+            };
+            file.fault(&at, format!("not TOML: {} (column {column})", error.message()), remedy);
         }
         last_line = line;
     }
@@ -144,7 +150,7 @@ impl At {
     fn child(&self, name: &str, offset: usize) -> Self {
         let bare = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
         let name = if bare { name.to_owned() } else { format!("{name:?}") };
-        Self { key: if self.key.is_empty() { name } else { format!("{}.{name}", self.key) }, offset }
+        Self { key: if self.key.is_empty() { name } else { format!("{}.{name}", self.key) }, offset, refers: false }
     }
 }
 
@@ -154,7 +160,7 @@ impl<'f> Section<'f> {
     pub fn root(file: &'f File<'f>, document: &'f DeTable<'f>) -> Self {
         Self {
             file,
-            at: At { key: String::new(), offset: 0 },
+            at: At { key: String::new(), offset: 0, refers: false },
             table: Table::Written(document),
             known: RefCell::default(),
             refused: RefCell::default(),
@@ -213,7 +219,7 @@ impl<'f> Section<'f> {
     pub fn value(&self, key: &'static str) -> Option<Value<'f>> {
         self.ask(key);
         let (offset, value) = self.entry(key)?;
-        Some(Value { file: self.file, at: self.at.child(key, offset), value })
+        Some(Value::new(self.file, self.at.child(key, offset), value))
     }
 
     pub fn text(&self, key: &'static str) -> Option<Text> {
@@ -391,6 +397,11 @@ pub(super) fn refuse_later(file: &File<'_>, at: &At, what: &str) {
 // === impl Value ===
 
 impl<'f> Value<'f> {
+    fn new(file: &'f File<'f>, at: At, value: &'f DeValue<'f>) -> Self {
+        let refers = matches!(value, DeValue::String(written) if expand::has_reference(written));
+        Self { file, at: At { refers, ..at }, value }
+    }
+
     pub fn text(&self) -> Option<Text> {
         let DeValue::String(written) = self.value else {
             self.mistyped("text in quotes");
@@ -424,8 +435,7 @@ impl<'f> Value<'f> {
     fn elements(&self) -> Vec<Value<'f>> {
         let DeValue::Array(array) = self.value else { return Vec::new() };
         let element = |(i, value): (usize, &'f toml::Spanned<DeValue<'f>>)| {
-            let at = At { key: format!("{}.{i}", self.at.key), offset: value.span().start };
-            Value { file: self.file, at, value: value.get_ref() }
+            Value::new(self.file, self.at.child(&i.to_string(), value.span().start), value.get_ref())
         };
         array.iter().enumerate().map(element).collect()
     }
@@ -434,7 +444,7 @@ impl<'f> Value<'f> {
     pub fn integer(&self) -> Option<u64> {
         let number = match self.value {
             DeValue::Integer(integer) => u64::from_str_radix(integer.as_str(), integer.radix()).ok(),
-            DeValue::String(written) if expand::has_reference(written) => self.text()?.text.trim().parse().ok(),
+            DeValue::String(_) if self.at.refers => self.text()?.text.trim().parse().ok(),
             _ => None,
         };
         if number.is_none() {
@@ -562,7 +572,7 @@ fn entries<'f>(file: &'f File<'f>, at: &At, table: &'f DeTable<'f>) -> Vec<(&'f 
     let mut entries = Vec::with_capacity(table.len());
     for (key, value) in table {
         let at = at.child(key.get_ref(), key.span().start);
-        entries.push((key.get_ref().as_ref(), Value { file, at, value: value.get_ref() }));
+        entries.push((key.get_ref().as_ref(), Value::new(file, at, value.get_ref())));
     }
     entries
 }
@@ -570,6 +580,7 @@ fn entries<'f>(file: &'f File<'f>, at: &At, table: &'f DeTable<'f>) -> Vec<(&'f 
 fn kind(value: &DeValue<'_>) -> &'static str {
     match value {
         DeValue::String(_) => "text",
+        DeValue::Integer(integer) if integer.as_str().starts_with('-') => "negative",
         DeValue::Integer(_) => "an integer",
         DeValue::Float(_) => "a number",
         DeValue::Boolean(_) => "a boolean",

@@ -35,13 +35,14 @@ fn split(text: &str) -> Option<(u64, &str)> {
 /// The largest unit that divides: what [`duration`] reads back as the same.
 pub(super) fn show_duration(duration: Duration) -> String {
     let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    let (unit, factor) = DURATIONS.iter().rev().find(|(_, factor)| millis >= *factor && millis % factor == 0).unwrap_or(&DURATIONS[0]);
+    let (unit, factor) =
+        DURATIONS.iter().rev().find(|(_, factor)| millis >= *factor && millis.is_multiple_of(*factor)).unwrap_or(&DURATIONS[0]);
     format!("{}{unit}", millis / factor)
 }
 
 /// The first unit that divides: what [`size`] reads back as the same.
 pub(super) fn show_size(bytes: u64) -> String {
-    let (unit, factor) = SIZES.iter().find(|(_, factor)| bytes >= *factor && bytes % factor == 0).unwrap_or(&("B", 1));
+    let (unit, factor) = SIZES.iter().find(|(_, factor)| bytes >= *factor && bytes.is_multiple_of(*factor)).unwrap_or(&("B", 1));
     format!("{} {unit}", bytes / factor)
 }
 

@@ -73,7 +73,7 @@ const REFUSED: [(&str, &str); 40] = [
     ("bootstrap.servers", "the brokers are `kafka.brokers`"),
     ("metadata.broker.list", "the brokers are `kafka.brokers`"),
     ("group.id", "the consumer group is `<name>.<stream>`: another one would read everything again"),
-    ("group.instance.id", "a static member keeps its partitions after a crash, so nobody would take over"),
+    ("group.instance.id", "it follows from `instance`, so that a restarted process takes its partitions back at once"),
     ("group.*", "the consumer group carries the offsets that are committed with the outputs"),
     ("transactional.id", "the transactional id fences an instance that was thought dead: it must be ours alone"),
     ("transaction.timeout.ms", "it is `limits.transaction_timeout`"),

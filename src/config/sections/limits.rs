@@ -4,15 +4,14 @@ use std::time::Duration;
 
 use crate::config::file::Section;
 use crate::config::plan::Limits;
+use crate::join::MAX_DEPTH;
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
-/// librdkafka's largest `message.max.bytes` and `fetch.message.max.bytes`.
-const MESSAGE_BYTES: u64 = 1_000_000_000;
-/// serde_json refuses JSON nested deeper.
-const JSON_DEPTH: u64 = 127;
+/// librdkafka's largest `message.max.bytes` is 1,000,000,000, and that includes key, headers and framing.
+const MESSAGE_BYTES: u64 = 512 * MIB;
 
 pub(super) fn read(section: Section<'_>) -> Limits {
     section.later(&[("waiting_bytes", "waiting room")]);
@@ -20,7 +19,7 @@ pub(super) fn read(section: Section<'_>) -> Limits {
     let seconds = Duration::from_secs;
     let limits = Limits {
         message_bytes: section.size("message_bytes", 10 * MIB, KIB..=MESSAGE_BYTES),
-        json_depth: section.integer("json_depth", 64, 1..=JSON_DEPTH) as usize,
+        json_depth: section.integer("json_depth", 64, 1..=MAX_DEPTH as u64) as usize,
         outputs_per_record: section.integer("outputs_per_record", 100_000, 1..=100_000_000) as usize,
         commit_bytes: section.size("commit_bytes", 8 * MIB, KIB..=4 * GIB),
         commit_interval: section.duration("commit_interval", millis(100), millis(1)..=seconds(60)),

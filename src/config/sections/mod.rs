@@ -10,6 +10,8 @@ mod streams;
 mod tables;
 
 pub(super) use kafka::is_secret;
+#[cfg(test)]
+pub(super) use kafka::properties as client_properties;
 pub(super) use streams::dead_letters;
 
 use super::file::Section;

@@ -64,8 +64,9 @@ pub(super) fn read(root: &Section<'_>, name: &str, limits: &Limits, tables: &mut
 /// Notes that a column is needed; it must be in the projection.
 fn need(root: &Section<'_>, table: &mut TablePlan, column: String, at: &At) {
     if table.columns.as_ref().is_some_and(|columns| !columns.contains(&column)) {
-        let message = format!("`tables.{}` is read without its column \"{column}\"", table.name);
-        root.file().fault(at, message, format!("add \"{column}\" to `tables.{}.columns`", table.name));
+        let shown = if at.refers { "this column".to_owned() } else { format!("its column \"{column}\"") };
+        let message = format!("`tables.{}` is read without {shown}", table.name);
+        root.file().fault(at, message, format!("add it to `tables.{}.columns`", table.name));
     }
     let needed = (column, at.key.clone());
     if !table.needed.contains(&needed) {
@@ -86,7 +87,7 @@ fn check_topics(root: &Section<'_>, name: &str, streams: &[(StreamPlan, Topics)]
             continue;
         }
         if let Some((reader, _)) = streams.iter().find(|(reader, _)| reader.from == stream.topic) {
-            let message = format!("\"{}\" is also the input of `streams.{}`: records would come round", stream.topic, reader.name);
+            let message = format!("is also the input of `streams.{}`: records would come round", reader.name);
             file.fault(&at.topic, message, "write to another topic");
         }
         if stream.topic == dead_letters {
@@ -241,7 +242,15 @@ impl<'f> Stream<'_, 'f> {
     }
 
     fn checked(&self, at: &At, path: Result<Path, PathError>) -> Option<Path> {
-        path.map_err(|fault| self.section.file().fault(at, fault.message, fault.remedy)).ok()
+        path.map_err(|fault| self.fault(at, fault)).ok()
+    }
+
+    /// Reports what `join` says about a path or template, unless that would show what a reference stands for.
+    fn fault(&self, at: &At, fault: PathError) {
+        let hidden =
+            || PathError { message: "is wrong once its references are replaced".to_owned(), remedy: "look at what they bring".to_owned() };
+        let fault = if at.refers { hidden() } else { fault };
+        self.section.file().fault(at, fault.message, fault.remedy);
     }
 
     /// Notes the column that a path takes from a row; a row taken whole needs none in particular.
@@ -261,7 +270,7 @@ impl<'f> Stream<'_, 'f> {
         let whole = value.template(&mut |at, leaf| match Template::compile(leaf, &scope) {
             Ok(template) => template.paths().into_iter().for_each(|path| self.note(path, at)),
             Err((_, fault)) => {
-                self.section.file().fault(at, fault.message, fault.remedy);
+                self.fault(at, fault);
                 valid = false;
             }
         })?;
@@ -270,7 +279,7 @@ impl<'f> Stream<'_, 'f> {
         }
         let place = |(keys, fault): (Vec<String>, PathError)| {
             let at = keys.iter().fold(value.at.clone(), |at, key| at.below(key));
-            self.section.file().fault(&at, fault.message, fault.remedy);
+            self.fault(&at, fault);
         };
         Template::compile(&whole, &scope).map_err(place).ok()
     }

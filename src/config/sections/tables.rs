@@ -52,8 +52,8 @@ fn table(name: String, section: &Section<'_>) -> TablePlan {
         }),
     };
     let (database, table) = source.unwrap_or_default();
-    let columns = columns(section, "columns");
-    let key = columns_not_empty(section, "key");
+    let columns = columns_not_empty(section, "columns", "name the columns to hold, or remove the key to take all");
+    let key = columns_not_empty(section, "key", "name unique, not-null columns, or remove the key to take the primary key");
     let booleans = self::columns(section, "booleans");
     if let Some(columns) = &columns {
         let outside = |text: &&Text| columns.iter().all(|column| column.text != text.text);
@@ -94,10 +94,9 @@ fn columns(section: &Section<'_>, key: &'static str) -> Option<Vec<Text>> {
     Some(columns)
 }
 
-fn columns_not_empty(section: &Section<'_>, key: &'static str) -> Option<Vec<Text>> {
+fn columns_not_empty(section: &Section<'_>, key: &'static str, remedy: &str) -> Option<Vec<Text>> {
     let columns = columns(section, key)?;
     if columns.is_empty() {
-        let remedy = "name unique, not-null columns, or remove the key to take the primary key";
         section.file().fault(&section.at_key(key), "is empty", remedy);
     }
     Some(columns)
