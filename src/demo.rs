@@ -16,13 +16,14 @@ mod till;
 
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail};
 use jiff::Timestamp;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -32,7 +33,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use crate::config::{self, Plan, Secret};
 use crate::flow::enrich::{Bounds, Stream};
 use crate::flow::status::{State, StreamStatus};
-use crate::model::{Stop, TableId};
+use crate::model::{Position, Stop, TableId};
 use crate::simulate::{Database, Shop, products_schema, users_schema};
 use crate::table::Tables;
 use prices::Prices;
@@ -40,27 +41,51 @@ use show::{Screen, Show, grouped};
 use till::{Placed, Till};
 
 /// What may be chosen.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, clap::Args)]
 pub struct Options {
-    /// Orders a second.
-    pub rate: f64,
-    /// The same seed is the same shop.
-    pub seed: u64,
-    /// Stops by itself after this time.
-    pub length: Option<Duration>,
-    /// Time between two price changes.
-    pub price_interval: Duration,
+    /// Orders a second, at most 5000
+    #[arg(long, value_name = "ORDERS", default_value = "16.7")]
+    rate: Rate,
+    /// Another number is another day in the shop
+    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
+    seed: u64,
+    /// Stops by itself after this time
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    seconds: Option<Duration>,
+    /// Time between two price changes
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+    price_every: Duration,
 }
 
-impl Default for Options {
-    fn default() -> Self {
-        Self { rate: USUAL_RATE, seed: 1, length: None, price_interval: Duration::from_secs(10) }
+/// Orders a second, in a range that one process can place.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Rate(f64);
+
+const HIGHEST_RATE: f64 = 5_000.0;
+
+impl Rate {
+    /// The pause before the next order, where the shop at its own pace (60 ms on average) would make this one.
+    fn pause(self, usual: Duration) -> Duration {
+        usual.mul_f64(1000.0 / 60.0 / self.0)
     }
 }
 
-/// Orders a second at the shop's own pauses of 60 ms.
-const USUAL_RATE: f64 = 1000.0 / 60.0;
-const HIGHEST_RATE: f64 = 5_000.0;
+impl FromStr for Rate {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let in_range = |rate: &f64| *rate >= 0.01 && *rate <= HIGHEST_RATE;
+        text.parse().ok().filter(in_range).map(Self).ok_or_else(|| format!("a number from 0.01 to {HIGHEST_RATE} is needed"))
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let duration = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    let in_range = |duration: &Duration| (Duration::from_millis(1)..=DAY * 365).contains(duration);
+    duration.filter(in_range).ok_or_else(|| "a number of seconds is needed, from 0.001 to a year".into())
+}
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const PARTITIONS: i32 = 3;
 const CONFIGURATION: &str = include_str!("../apps/pizzashop/larder.toml");
 /// The mock answers a fetch that finds nothing after the client's whole waiting time, whatever arrives meanwhile.
@@ -71,7 +96,7 @@ const DRAIN: Duration = Duration::from_secs(10);
 const BREATH: Duration = Duration::from_millis(50);
 const TICK: Duration = Duration::from_secs(1);
 
-/// Plays until a signal, the end of `options.length`, or a closed output. An error is a finding: something that must not happen.
+/// Plays until a signal, the end of `options.seconds`, or a closed output. An error is a finding: something that must not happen.
 pub fn run(options: &Options) -> Result<()> {
     let stop = Arc::new(AtomicBool::new(false));
     stop_on_signal(Arc::clone(&stop))?;
@@ -107,9 +132,6 @@ fn stop_on_signal(stop: Arc<AtomicBool>) -> Result<()> {
 }
 
 fn play(options: &Options, stop: &AtomicBool, screen: &mut Screen<impl Write>) -> Result<()> {
-    ensure!(options.rate > 0.0 && options.rate <= HIGHEST_RATE, "the rate is more than 0 and at most {HIGHEST_RATE} orders a second");
-    ensure!(!options.price_interval.is_zero(), "prices cannot change without a pause");
-
     let mut plan = configuration()?;
     let cluster = MockCluster::new(1).context("start the mock cluster")?;
     plan.kafka.brokers = cluster.bootstrap_servers();
@@ -135,14 +157,17 @@ fn play(options: &Options, stop: &AtomicBool, screen: &mut Screen<impl Write>) -
         let _worker_stops = RaiseOnDrop(&stream.stop);
         let _shop_closes = RaiseOnDrop(closed);
         let worker = thread::Builder::new().name("worker".into()).spawn_scoped(scope, || stream.run_worker(0, bounds))?;
-        await_worker(&stream.status, &worker, stop, screen)?;
+        if !await_worker(&stream.status, &worker, stop, screen)? {
+            stream.stop.store(true, Ordering::Release);
+            return end(worker);
+        }
 
         let (changes, changed) = sync_channel(16);
         let till = Till { shop, database, tables: &tables, topic: &stream.plan.from, brokers: &stream.kafka.brokers, placed };
         let keeper = thread::Builder::new().name("shop".into()).spawn_scoped(scope, move || till.keep(options, closed, &changes))?;
 
         let mut show = Show::new(consumer, changed, prices, placed, &stream.status, screen);
-        let deadline = options.length.map(|length| Instant::now() + length);
+        let deadline = options.seconds.map(|length| Instant::now() + length);
         let is_over = || stop.load(Ordering::Acquire) || deadline.is_some_and(|d| Instant::now() >= d);
         show.until(|| is_over() || keeper.is_finished() || worker.is_finished())?;
 
@@ -153,9 +178,13 @@ fn play(options: &Options, stop: &AtomicBool, screen: &mut Screen<impl Write>) -
         keeper.join().map_err(|_| anyhow!("the shop panicked"))??;
         show.drain(|| worker.is_finished())?;
         stream.stop.store(true, Ordering::Release);
-        worker.join().map_err(|_| anyhow!("the worker panicked"))?.map_err(|stop: Stop| anyhow!(stop))?;
+        end(worker)?;
         show.conclude()
     })
+}
+
+fn end(worker: ScopedJoinHandle<'_, Result<(), Stop>>) -> Result<()> {
+    worker.join().map_err(|_| anyhow!("the worker panicked"))?.context("the worker ended")
 }
 
 struct RaiseOnDrop<'a>(&'a AtomicBool);
@@ -178,10 +207,11 @@ fn configuration() -> Result<Plan> {
 fn introduce(plan: &Plan, screen: &mut Screen<impl Write>) -> Result<()> {
     screen.highlight("larder demo: the pizza shop, everything in one process")?;
     for line in [
-        "real       the configuration apps/pizzashop/larder.toml, the tables, the join, the worker and its Kafka client".into(),
-        "stand-in   MySQL: the shop's model in memory, its updates applied as transactions; no binlog is read".into(),
-        "stand-in   Kafka: librdkafka's mock cluster; no durable log, transactions are accepted but not isolated".into(),
-        format!("read along kcat -b {} -t enriched-order-items -o end", plan.kafka.brokers),
+        "real code   the configuration apps/pizzashop/larder.toml, the tables, the join, the worker and its Kafka client".into(),
+        "stand-in    MySQL: the shop's model in memory, its updates applied as transactions; no binlog is read".into(),
+        "stand-in    Kafka: librdkafka's mock cluster; no durable log, transactions are accepted but not isolated".into(),
+        format!("            its fetches are answered every {FETCH_WAIT_MS} ms, not on arrival: most of the latency below is the mock's"),
+        format!("read along  kcat -b {} -t enriched-order-items -o end", plan.kafka.brokers),
     ] {
         screen.line(&line)?;
     }
@@ -202,7 +232,7 @@ fn open_tables(plan: &Plan, shop: &Shop) -> Result<(Arc<Tables>, Database)> {
         tables.load(table, rows, 100);
         tables.set_ready(table);
     }
-    tables.set_at(&database.at());
+    tables.set_at(&database.at(), Position::default());
     Ok((tables, database))
 }
 
@@ -221,22 +251,26 @@ fn stream(plan: Plan, tables: Arc<Tables>) -> Result<Stream> {
     })
 }
 
-/// Orders are placed only when the worker reads, so that no latency is the start's.
+/// Orders are placed only when the worker reads. False if it ended or the demo was stopped before.
 fn await_worker<T>(
     status: &StreamStatus,
     worker: &ScopedJoinHandle<'_, T>,
     stop: &AtomicBool,
     screen: &mut Screen<impl Write>,
-) -> Result<()> {
+) -> Result<bool> {
     let began = Instant::now();
-    while status.state() != State::Running && !worker.is_finished() && !stop.load(Ordering::Acquire) {
+    while status.state() != State::Running {
+        if worker.is_finished() || stop.load(Ordering::Acquire) {
+            screen.line("stopped before the shop opened")?;
+            return Ok(false);
+        }
         if began.elapsed() > START {
             bail!("the worker did not start within {} s: {:?}", START.as_secs(), status.state());
         }
-        thread::sleep(Duration::from_millis(10));
+        thread::sleep(BREATH);
     }
     screen.line(&format!("stream {} running: joined its consumer group in {:.1} s", status.name, began.elapsed().as_secs_f64()))?;
-    Ok(())
+    Ok(true)
 }
 
 /// Opens the topic of enriched items at its beginning, outside any group.
@@ -264,25 +298,28 @@ mod tests {
         Screen { out: Vec::new(), bold: false }
     }
 
+    fn options(rate: f64, seconds: f64, price_every: f64) -> Options {
+        let [seconds, price_every] = [seconds, price_every].map(Duration::from_secs_f64);
+        Options { rate: Rate(rate), seed: 1, seconds: Some(seconds), price_every }
+    }
+
     #[test]
-    fn a_rate_out_of_range_is_refused() {
-        for rate in [0.0, -1.0, f64::NAN, f64::INFINITY] {
-            let options = Options { rate, ..Options::default() };
-            assert!(play(&options, &AtomicBool::new(false), &mut screen()).is_err(), "{rate}");
+    fn options_out_of_range_are_refused() {
+        for bad in ["0", "-1", "NaN", "inf", "5001", "1e-300", "many", ""] {
+            assert!(bad.parse::<Rate>().is_err(), "{bad}");
         }
+        for bad in ["0", "-1", "NaN", "inf", "1e300", "soon", ""] {
+            assert!(seconds(bad).is_err(), "{bad}");
+        }
+        assert_eq!("17".parse(), Ok(Rate(17.0)));
+        assert_eq!(seconds("0.5"), Ok(Duration::from_millis(500)));
     }
 
     /// The whole demo: every item placed arrives once, with a price of its time.
     #[test]
     fn the_demo_enriches_every_item_and_shows_price_changes() {
-        let options = Options {
-            rate: 400.0,
-            length: Some(Duration::from_millis(2_500)),
-            price_interval: Duration::from_millis(200),
-            ..Options::default()
-        };
         let mut screen = screen();
-        let played = play(&options, &AtomicBool::new(false), &mut screen);
+        let played = play(&options(400.0, 2.5, 0.2), &AtomicBool::new(false), &mut screen);
         let text = String::from_utf8(screen.out).expect("the demo prints text");
         played.unwrap_or_else(|error| panic!("{error:#}\n{text}"));
         for expected in ["table products ready: 81 rows of pizzashop.products", "   1 s   ", "next item carries", "stopped after", " @ "] {
@@ -294,7 +331,7 @@ mod tests {
     #[test]
     fn a_stop_asked_for_before_the_start_is_followed() {
         let mut screen = screen();
-        play(&Options::default(), &AtomicBool::new(true), &mut screen).expect("nothing was lost");
-        assert!(String::from_utf8_lossy(&screen.out).contains("0 items placed, 0 enriched"));
+        play(&options(17.0, 60.0, 10.0), &AtomicBool::new(true), &mut screen).expect("nothing was lost");
+        assert!(String::from_utf8_lossy(&screen.out).contains("stopped before the shop opened"));
     }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
@@ -17,7 +17,7 @@ use super::latency::Latencies;
 use super::prices::{Applied, Prices};
 use super::till::Placed;
 use super::{BREATH, DRAIN, TICK};
-use crate::flow::status::StreamStatus;
+use crate::flow::status::{State, StreamStatus};
 use crate::simulate::Money;
 
 /// Items printed each second.
@@ -49,6 +49,8 @@ pub struct Show<'a, W> {
     status: &'a StreamStatus,
     screen: &'a mut Screen<W>,
     opened: Instant,
+    /// When the first item came.
+    warm: Option<Timestamp>,
     items: u64,
     latencies: Latencies,
     last: Second,
@@ -74,13 +76,13 @@ impl<'a, W: Write> Show<'a, W> {
         screen: &'a mut Screen<W>,
     ) -> Self {
         let (latencies, last) = (Latencies::default(), Second::default());
-        Self { consumer, changed, prices, placed, status, screen, opened: Instant::now(), items: 0, latencies, last }
+        Self { consumer, changed, prices, placed, status, screen, opened: Instant::now(), warm: None, items: 0, latencies, last }
     }
 
     /// Tells every second how it goes, until it is over.
     pub fn until(&mut self, is_over: impl Fn() -> bool) -> Result<()> {
         let mut next_tick = self.opened + TICK;
-        while !is_over() {
+        while !is_over() && !self.has_stopped() {
             self.step(next_tick.saturating_duration_since(Instant::now()).min(BREATH))?;
             if Instant::now() >= next_tick {
                 self.report()?;
@@ -93,7 +95,7 @@ impl<'a, W: Write> Show<'a, W> {
     /// Waits for the items still on their way, and a little for items that should not come.
     pub fn drain(&mut self, worker_ended: impl Fn() -> bool) -> Result<()> {
         let deadline = Instant::now() + DRAIN;
-        while self.missing() > 0 && !worker_ended() && Instant::now() < deadline {
+        while self.missing() > 0 && !worker_ended() && !self.has_stopped() && Instant::now() < deadline {
             self.step(BREATH)?;
         }
         while self.step(BREATH)? {}
@@ -125,9 +127,16 @@ impl<'a, W: Write> Show<'a, W> {
         let placed = item.placed().with_context(|| format!("createdAt {} of an item", item.created_at))?;
         let latency = Timestamp::now().duration_since(placed).try_into().unwrap_or(Duration::ZERO);
         self.items += 1;
-        self.latencies.add(latency);
+        self.placed.seen.store(self.items, Ordering::Relaxed);
         self.last.items += 1;
-        self.last.latencies.add(latency);
+        let warm = match self.warm {
+            Some(warm) => warm,
+            None => self.warm_up(latency)?,
+        };
+        if placed >= warm {
+            self.latencies.add(latency);
+            self.last.latencies.add(latency);
+        }
         let (order, quantity, product) = (item.order_id.get(..8).unwrap_or(&item.order_id), item.order_item.quantity, &item.product);
         if self.last.samples.len() < SAMPLES {
             self.last.samples.push(format!("         {order}  {quantity} × {} @ {}", product.name, product.price));
@@ -141,15 +150,22 @@ impl<'a, W: Write> Show<'a, W> {
         Ok(())
     }
 
+    /// The first item waited for connections to be made; latencies are those of orders placed from here on.
+    fn warm_up(&mut self, latency: Duration) -> io::Result<Timestamp> {
+        self.screen.line(&format!("first item after {} ms; latencies count from here on", latency.as_millis()))?;
+        Ok(*self.warm.insert(Timestamp::now()))
+    }
+
     fn report(&mut self) -> Result<()> {
         let orders = self.placed.orders.load(Ordering::Relaxed);
         let Second { orders_before, items, latencies, samples } = &mut self.last;
         self.screen.line(&format!(
-            "{:>4} s   {} orders ({}/s), {} items ({items}/s), latency p50 {} p99 {}",
+            "{:>4} s   {} orders ({}/s), {} items ({}/s), latency p50 {} p99 {}",
             self.opened.elapsed().as_secs(),
             grouped(orders),
-            orders - *orders_before,
+            grouped(orders - *orders_before),
             grouped(self.items),
+            grouped(*items),
             latencies.quantile(0.5),
             latencies.quantile(0.99),
         ))?;
@@ -159,6 +175,10 @@ impl<'a, W: Write> Show<'a, W> {
         (*orders_before, *items) = (orders, 0);
         latencies.clear();
         Ok(())
+    }
+
+    fn has_stopped(&self) -> bool {
+        matches!(self.status.state(), State::Stopped { .. })
     }
 
     fn dead_letters(&self) -> u64 {
@@ -176,7 +196,7 @@ impl<'a, W: Write> Show<'a, W> {
         let (missing, dead_letters) = (self.missing(), self.dead_letters());
         let Prices { stale, changes, shown, .. } = self.prices;
         self.screen.highlight(&format!(
-            "stopped after {:.0} s: {} orders, {} items placed, {} enriched, {dead_letters} dead letters; latency p50 {} p99 {}; {changes} price changes, {shown} seen in a later item",
+            "stopped after {:.0} s: {} orders, {} items placed, {} enriched, {dead_letters} dead letters; latency p50 {} p99 {}; price changes {changes}, seen in a later item {shown}",
             self.opened.elapsed().as_secs_f64(),
             grouped(self.placed.orders.load(Ordering::Relaxed)),
             grouped(self.placed.items.load(Ordering::Relaxed)),
@@ -184,12 +204,20 @@ impl<'a, W: Write> Show<'a, W> {
             self.latencies.quantile(0.5),
             self.latencies.quantile(0.99),
         ))?;
-        ensure!(dead_letters == 0, "{dead_letters} items are dead letters, although every product exists");
-        ensure!(missing <= 0, "{missing} items did not arrive");
-        ensure!(missing == 0, "{} items arrived twice", -missing);
-        ensure!(stale == 0, "{stale} items carried a price that was history when they were ordered");
-        Ok(())
+        if let State::Stopped { reason, message } = self.status.state() {
+            bail!("the stream stopped, {reason}: {message}");
+        }
+        verdict(missing, dead_letters, stale)
     }
+}
+
+/// What must not have happened: `missing` is negative where items came twice, `stale` counts items with a price of the past.
+fn verdict(missing: i64, dead_letters: u64, stale: u64) -> Result<()> {
+    ensure!(dead_letters == 0, "{dead_letters} items are dead letters, although every product exists");
+    ensure!(missing <= 0, "{missing} items did not arrive");
+    ensure!(missing == 0, "{} items arrived twice", -missing);
+    ensure!(stale == 0, "{stale} items carried a price that was history when they were ordered");
+    Ok(())
 }
 
 /// As much of an enriched item as is judged and shown.
@@ -238,6 +266,28 @@ pub fn grouped(number: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_must_not_happen_is_an_error() {
+        assert!(verdict(0, 0, 0).is_ok());
+        for (missing, dead_letters, stale, text) in
+            [(3, 0, 0, "3 items did not arrive"), (-2, 0, 0, "2 items arrived twice"), (0, 1, 0, "dead letters"), (0, 0, 4, "history")]
+        {
+            assert!(verdict(missing, dead_letters, stale).is_err_and(|e| e.to_string().contains(text)), "{text}");
+        }
+    }
+
+    #[test]
+    fn items_are_read_as_the_stream_writes_them() {
+        let item: Enriched = serde_json::from_str(
+            r#"{"orderId":"7bcd4bbe-c1a6-4bb3-807e-386a837bc2b3","createdAt":"2022-09-13T05:22:53.617952",
+                "product":{"id":"3","name":"Pepsi Black Can","description":"","category":"beverages","image":"","price":60},
+                "orderItem":{"productId":"3","quantity":3,"price":60.0}}"#,
+        )
+        .expect("an item");
+        assert_eq!(item.placed().expect("a time").to_string(), "2022-09-13T05:22:53.617952Z");
+        assert_eq!((item.product.price, item.order_item.quantity), (60.0, 3));
+    }
 
     #[test]
     fn thousands_are_grouped() {

@@ -11,16 +11,27 @@ use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
 
 use super::prices::Applied;
-use super::{BREATH, DRAIN, Options, TICK, USUAL_RATE};
+use super::{BREATH, DRAIN, Options, TICK};
 use crate::simulate::{Database, Shop};
 use crate::table::Tables;
 
-/// What the shop has sent.
+/// What the shop has sent, and what came of it.
 #[derive(Default)]
 pub struct Placed {
     pub orders: AtomicU64,
     pub items: AtomicU64,
+    /// Items that have come out, counted by the reader.
+    pub seen: AtomicU64,
 }
+
+impl Placed {
+    fn on_their_way(&self) -> u64 {
+        self.items.load(Ordering::Relaxed).saturating_sub(self.seen.load(Ordering::Relaxed))
+    }
+}
+
+/// The shop takes no order while so many items are on their way: far less than the mock keeps (100,000 records a partition).
+const ON_THEIR_WAY: u64 = 20_000;
 
 /// The shop with all that it writes to.
 pub struct Till<'a> {
@@ -41,20 +52,21 @@ impl Till<'_> {
             .set("partitioner", "murmur2_random")
             .create()
             .context("open the shop's producer")?;
-        let haste = options.rate / USUAL_RATE;
-        let (mut next_order, mut next_price) = (Instant::now(), Instant::now() + options.price_interval);
+        let (mut next_order, mut next_price) = (Instant::now(), Instant::now() + options.price_every);
         while !closed.load(Ordering::Acquire) {
             let now = Instant::now();
             if now >= next_price {
-                next_price = now + options.price_interval;
+                next_price = now + options.price_every;
                 if !self.change_price(changes) {
                     break;
                 }
             }
             if now >= next_order {
-                self.place_order(&producer)?;
                 // A machine that is too slow for the rate gets a lower one, not a growing debt.
-                next_order = next_order.max(now - TICK) + self.shop.pause().div_f64(haste);
+                if self.placed.on_their_way() < ON_THEIR_WAY {
+                    self.place_order(&producer)?;
+                }
+                next_order = next_order.max(now - TICK) + options.rate.pause(self.shop.pause());
             }
             let next = next_order.min(next_price).min(now + BREATH);
             thread::sleep(next.saturating_duration_since(Instant::now()));
