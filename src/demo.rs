@@ -1,8 +1,8 @@
 //! `larder demo`: the pizza shop in one process, without any server.
 //!
 //! ```text
-//! thread shop          orders ──► mock Kafka ──► the real worker: join, transaction ──► mock Kafka ──► this thread: judge, print
-//!                      price changes ──► the real tables ──┘
+//! shop thread   orders ─────────► mock Kafka ──► real worker: join, transaction ──► mock Kafka ──► main thread: judge, tell
+//!               price changes ──► real tables ──────┘
 //! ```
 //!
 //! Stand-ins are MySQL (`simulate::Database`, in memory) and Kafka (librdkafka's mock cluster); the configuration, the tables,

@@ -196,7 +196,8 @@ impl<'a, W: Write> Show<'a, W> {
         let (missing, dead_letters) = (self.missing(), self.dead_letters());
         let Prices { stale, changes, shown, .. } = self.prices;
         self.screen.highlight(&format!(
-            "stopped after {:.0} s: {} orders, {} items placed, {} enriched, {dead_letters} dead letters; latency p50 {} p99 {}; price changes {changes}, seen in a later item {shown}",
+            "stopped after {:.0} s: {} orders, {} items placed, {} enriched, {dead_letters} dead letters; \
+             latency p50 {} p99 {}; price changes {changes}, seen in a later item {shown}",
             self.opened.elapsed().as_secs_f64(),
             grouped(self.placed.orders.load(Ordering::Relaxed)),
             grouped(self.placed.items.load(Ordering::Relaxed)),
