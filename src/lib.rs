@@ -27,6 +27,8 @@ pub mod http;
 
 pub mod simulate;
 
+pub mod demo;
+
 pub mod app;
 pub mod cli;
 pub mod logging;

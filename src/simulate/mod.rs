@@ -6,15 +6,17 @@
 //!
 //! ```text
 //! apps/pizzashop/data/products.csv ──► Product ─┐
-//!                       seeded generator ──► User ─┴─► Shop ──► Order, PriceChange
+//!                       seeded generator ──► User ─┴─► Shop ──► Order, PriceChange ──► Database (rows, transactions)
 //! ```
 
+mod database;
 mod files;
 mod money;
 mod orders;
 mod products;
 mod users;
 
+pub use database::{Database, products_schema, users_schema};
 pub use files::{load_sql, users_csv};
 pub use money::Money;
 pub use orders::{Item, Order, PriceChange, Shop};
