@@ -10,7 +10,6 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use std::fmt::Error;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
 use crate::flow::status::Overview;
 use crate::table::State;
@@ -87,10 +86,10 @@ impl Collector for Reader {
         if let Some(source) = source {
             gauge(&mut encoder, &SOURCE_CONNECTED, [([], f64::from(u8::from(source.connected())))])?;
             gauge(&mut encoder, &SOURCE_LAG, [([], source.lag_seconds())])?;
-            counter(&mut encoder, &SOURCE_TRANSACTIONS, [([], source.transactions.load(Relaxed))])?;
-            counter(&mut encoder, &SOURCE_RECONNECTS, [([], source.reconnects.load(Relaxed))])?;
-            counter(&mut encoder, &SOURCE_SKIPPED, [([], source.skipped_events.load(Relaxed))])?;
-            let substituted = [([("kind", "zero-date")], source.zero_dates.load(Relaxed)), ([("kind", "invalid-text")], source.replaced_text.load(Relaxed))];
+            counter(&mut encoder, &SOURCE_TRANSACTIONS, [([], source.transactions())])?;
+            counter(&mut encoder, &SOURCE_RECONNECTS, [([], source.reconnects())])?;
+            counter(&mut encoder, &SOURCE_SKIPPED, [([], source.skipped_events())])?;
+            let substituted = [([("kind", "zero-date")], source.zero_dates()), ([("kind", "invalid-text")], source.replaced_text.load(Relaxed))];
             counter(&mut encoder, &SOURCE_SUBSTITUTED, substituted)?;
         }
         let tables = tables.summaries();

@@ -1,4 +1,4 @@
-//! What moves the data: `enrich` (Kafka → join → Kafka, one worker a thread), `batch` (its pure accounting), `status` (what
+//! What moves the data: `capture` (MySQL → tables), `enrich` (Kafka → join → Kafka, one worker a thread), `batch` (its pure accounting), `status` (what
 //! the outside sees of it).
 
 pub mod batch;

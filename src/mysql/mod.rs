@@ -2,6 +2,17 @@
 //!
 //! `mysql_async` carries the protocol; the bytes of rows are ours to read.
 
+pub mod connect;
+pub mod preconditions;
+
+pub mod catalogue;
+pub mod snapshot;
+
+pub mod assemble;
+pub mod binlog;
+pub mod event;
+pub mod statement;
+
 pub mod table_map;
 pub mod wire;
 pub mod decode;
@@ -15,4 +26,3 @@ pub mod text;
 pub mod status;
 
 pub use status::SourceStatus;
-pub mod preconditions;

@@ -1,61 +1,175 @@
 //! What the outside sees of the capture while it runs. Written by `flow::capture`, read by HTTP and metrics.
 
-use parking_lot::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// The capture's connection, lag and counts.
+use parking_lot::Mutex;
+
+use super::assemble::Tally;
+use super::render::Counts;
+use crate::model::Position;
+
+/// The capture's connection, place, lag and counts.
 #[derive(Debug, Default)]
 pub struct SourceStatus {
     connected: AtomicBool,
     was_connected: AtomicBool,
-    /// Commit time of the last transaction applied, microseconds since the epoch; 0 when nothing is waiting to be applied.
-    behind_us: AtomicU64,
+    /// Nothing is left to read right now.
+    idle: AtomicBool,
+    /// When the tables were known to show the source as it is, microseconds since the epoch; 0 before the first snapshot.
+    current_us: AtomicU64,
+    /// Commit time of the last transaction applied, microseconds since the epoch.
+    committed_us: AtomicU64,
+    transactions: AtomicU64,
+    large_transactions: AtomicU64,
+    skipped_events: AtomicU64,
+    reconnects: AtomicU64,
+    zero_dates: AtomicU64,
+    replaced_text: AtomicU64,
+    invalid_enums: AtomicU64,
+    position: Mutex<Option<Position>>,
     /// What the capture waits for, until it was connected once.
     awaited: Mutex<String>,
-    pub transactions: AtomicU64,
-    pub reconnects: AtomicU64,
-    pub skipped_events: AtomicU64,
-    pub zero_dates: AtomicU64,
-    pub replaced_text: AtomicU64,
 }
 
 impl SourceStatus {
-    pub fn set_connected(&self, connected: bool) {
-        self.connected.store(connected, Ordering::Relaxed);
-        if connected {
-            self.was_connected.store(true, Ordering::Relaxed);
-        }
-    }
-
     pub fn connected(&self) -> bool {
-        self.connected.load(Ordering::Relaxed)
+        self.connected.load(Relaxed)
     }
 
     /// Connected at least once since the start (contract E19).
     pub fn was_connected(&self) -> bool {
-        self.was_connected.load(Ordering::Relaxed)
+        self.was_connected.load(Relaxed)
     }
 
-    pub fn set_awaited(&self, awaited: &str) {
-        *self.awaited.lock() = awaited.to_string();
-    }
-
+    /// What the capture waits for before it was connected once, in words.
     pub fn awaited(&self) -> String {
         self.awaited.lock().clone()
     }
 
-    /// A transaction committed at this time was applied and more may follow; 0: a heartbeat says that nothing is waiting.
-    pub fn set_behind(&self, committed_us: u64) {
-        self.behind_us.store(committed_us, Ordering::Relaxed);
+    /// The place up to which transactions are in the tables; `None` before the first snapshot.
+    pub fn position(&self) -> Option<String> {
+        self.position.lock().as_ref().map(ToString::to_string)
     }
 
-    /// Seconds between now and the commit of the last transaction applied, 0 when nothing is waiting.
+    /// How far the tables are behind the source, in seconds: 0 while nothing is left to read, else the time since they were known to
+    /// be current, or since the commit of the last transaction applied. 0 before the first snapshot.
     pub fn lag_seconds(&self) -> f64 {
-        let now_us = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as u64);
-        match self.behind_us.load(Ordering::Relaxed) {
-            0 => 0.0,
-            committed_us => now_us.saturating_sub(committed_us) as f64 / 1e6,
+        let current = self.current_us.load(Relaxed);
+        if current == 0 || self.connected() && self.idle.load(Relaxed) {
+            return 0.0;
+        }
+        now_us().saturating_sub(current) as f64 / 1e6
+    }
+
+    /// Commit time of the last transaction applied, microseconds since the epoch; `None` before the first.
+    pub fn committed_us(&self) -> Option<u64> {
+        Some(self.committed_us.load(Relaxed)).filter(|&us| us > 0)
+    }
+
+    /// Transactions read from the binlog, also those that touch no captured table.
+    pub fn transactions(&self) -> u64 {
+        self.transactions.load(Relaxed)
+    }
+
+    /// Transactions above `limits.transaction_bytes`, applied in one step all the same.
+    pub fn large_transactions(&self) -> u64 {
+        self.large_transactions.load(Relaxed)
+    }
+
+    /// Events of unknown type that were marked as ignorable.
+    pub fn skipped_events(&self) -> u64 {
+        self.skipped_events.load(Relaxed)
+    }
+
+    pub fn reconnects(&self) -> u64 {
+        self.reconnects.load(Relaxed)
+    }
+
+    pub fn zero_dates(&self) -> u64 {
+        self.zero_dates.load(Relaxed)
+    }
+
+    /// Texts with bytes invalid in their charset that went out with replacements.
+    pub fn replaced_text(&self) -> u64 {
+        self.replaced_text.load(Relaxed)
+    }
+
+    /// ENUM values that are none of the labels.
+    pub fn invalid_enums(&self) -> u64 {
+        self.invalid_enums.load(Relaxed)
+    }
+}
+
+// === written by the capture ===
+
+impl SourceStatus {
+    pub(crate) fn set_awaited(&self, awaited: &str) {
+        *self.awaited.lock() = awaited.to_owned();
+    }
+
+    /// Events arrive. Whether this is news.
+    pub(crate) fn set_connected(&self) -> bool {
+        self.was_connected.store(true, Relaxed);
+        !self.connected.swap(true, Relaxed)
+    }
+
+    pub(crate) fn set_disconnected(&self) {
+        self.idle.store(false, Relaxed);
+        self.connected.store(false, Relaxed);
+    }
+
+    pub(crate) fn reconnecting(&self) {
+        self.reconnects.fetch_add(1, Relaxed);
+    }
+
+    /// A snapshot shows the source as it is now.
+    pub(crate) fn set_current(&self, position: &Position) {
+        self.current_us.store(now_us(), Relaxed);
+        self.set_position(position);
+    }
+
+    /// Nothing is left to read.
+    pub(crate) fn set_idle(&self, position: &Position) {
+        if self.connected() && !self.idle.swap(true, Relaxed) {
+            self.set_current(position);
         }
     }
+
+    pub(crate) fn set_position(&self, position: &Position) {
+        *self.position.lock() = Some(position.clone());
+    }
+
+    pub(crate) fn set_committed(&self, committed_us: u64) {
+        if committed_us > 0 {
+            self.committed_us.store(committed_us, Relaxed);
+            self.current_us.store(committed_us, Relaxed);
+        }
+    }
+
+    pub(crate) fn count(&self, tally: Tally) {
+        if tally.transactions > 0 {
+            self.idle.store(false, Relaxed);
+        }
+        add(&self.transactions, tally.transactions);
+        add(&self.large_transactions, tally.large_transactions);
+        add(&self.skipped_events, tally.ignored_events);
+        self.count_rows(tally.rows);
+    }
+
+    pub(crate) fn count_rows(&self, counts: Counts) {
+        add(&self.zero_dates, counts.zero_dates);
+        add(&self.replaced_text, counts.replaced_texts);
+        add(&self.invalid_enums, counts.invalid_enums);
+    }
+}
+
+fn add(counter: &AtomicU64, more: u64) {
+    if more > 0 {
+        counter.fetch_add(more, Relaxed);
+    }
+}
+
+fn now_us() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
 }

@@ -1,0 +1,432 @@
+//! Capture: MySQL tables into memory, and kept current from the binlog.
+//!
+//! [`run`] is the driver: it opens connections, reads snapshots, hands events to the [`Assembler`] and does what it answers.
+//! What always holds: a transaction is applied whole; after a lost connection only what follows the last whole transaction is
+//! read again; a table whose rows cannot be trusted is taken out of service before anything else is applied to it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
+use tokio::sync::watch;
+use tracing::{error, info, warn};
+
+use crate::config::Plan;
+use crate::config::plan::MysqlPlan;
+use crate::model::{Reason, Stop, TableId};
+use crate::mysql::SourceStatus;
+use crate::mysql::assemble::{Assembler, Broken, Step};
+use crate::mysql::binlog::Binlog;
+use crate::mysql::connect::{self, Error};
+use crate::mysql::preconditions::{self, ServerInfo};
+use crate::mysql::render::Shape;
+use crate::mysql::snapshot::{Loaded, View};
+use crate::table::Tables;
+
+/// Connections lost within this time of their start count as quick.
+const QUICK: Duration = Duration::from_secs(30);
+
+/// So many quick disconnects that name our server id are no accident (contract A3).
+const CLASHES: u32 = 3;
+
+/// How often the position shown is renewed while transactions come without a pause.
+const SHOW_POSITION: Duration = Duration::from_millis(100);
+
+/// Captures until `stop` turns true (or its sender is gone), or until something that only a person can set right.
+///
+/// Decoding keeps a core busy for as long as there is something to read: give it a runtime of its own, so that HTTP answers
+/// meanwhile. Dropping the future ends it between two transactions.
+pub async fn run(plan: Arc<Plan>, tables: Arc<Tables>, status: Arc<SourceStatus>, mut stop: watch::Receiver<bool>) -> Result<(), Stop> {
+    let Some(mysql) = plan.mysql.clone() else { return Ok(()) };
+    let capture = Capture { mysql, plan, tables, status };
+    let ended = tokio::select! {
+        _ = stop.wait_for(|&stop| stop) => Ok(()),
+        ended = capture.run() => ended.map(|never| match never {}),
+    };
+    capture.status.set_disconnected();
+    ended
+}
+
+enum Never {}
+
+struct Capture {
+    mysql: MysqlPlan,
+    plan: Arc<Plan>,
+    tables: Arc<Tables>,
+    status: Arc<SourceStatus>,
+}
+
+/// Why the stream of one connection ended.
+enum Ended {
+    /// The connection: open another one.
+    Lost(Error),
+    Broken(Broken),
+    /// Tables were read again in the middle of a transaction: it must be seen from its beginning.
+    Rewound,
+}
+
+impl Capture {
+    async fn run(&self) -> Result<Never, Stop> {
+        let server = self.check().await?;
+        loop {
+            let mut assembler = self.snapshot(server).await?;
+            self.follow(&mut assembler).await?;
+            warn!("the tables are read again from the beginning");
+        }
+    }
+
+    /// Waits for the server and checks the preconditions.
+    async fn check(&self) -> Result<ServerInfo, Stop> {
+        let inspect = async || {
+            let mut connection = connect::connect(&self.mysql).await?;
+            let inspected = preconditions::inspect(&mut connection, &self.mysql, &self.plan.tables).await?;
+            let _ = connection.disconnect().await;
+            Ok(inspected)
+        };
+        let (report, server) = self.retry("MySQL is not there yet", inspect).await?;
+        report.warnings.iter().for_each(|warning| warn!("{warning}"));
+        if report.failures.is_empty() {
+            return Ok(server);
+        }
+        let failures: Vec<String> = report.failures.iter().map(ToString::to_string).collect();
+        Err(Stop::Precondition(failures.join("\n")))
+    }
+
+    /// Reads all tables and makes the assembler that follows them.
+    async fn snapshot(&self, server: ServerInfo) -> Result<Assembler, Stop> {
+        let all: Vec<TableId> = (0..self.plan.tables.len()).filter_map(|index| u16::try_from(index).ok().map(TableId)).collect();
+        self.retry("the snapshot is begun again", async || {
+            let mut view = View::open(&self.mysql, &self.plan.tables, &all, None).await?;
+            let limit_bytes = self.plan.limits.transaction_bytes;
+            let mut assembler = Assembler::new(&self.plan.tables, view.from.clone(), server.fold_case, limit_bytes);
+            self.load(&mut view, &mut assembler).await?;
+            self.tables.set_at(&view.from.last_transaction());
+            self.status.set_current(assembler.position());
+            view.close().await;
+            Ok(assembler)
+        })
+        .await
+    }
+
+    /// Reads tables again, as of now.
+    async fn reload(&self, which: &[TableId], assembler: &mut Assembler) -> Result<(), Error> {
+        for &table in which {
+            // Joins hold from here on: the rows they would find may be of another table by now.
+            self.tables.begin_snapshot(table, Arc::new(assembler.schema(table).clone()));
+            info!(table = self.name(table), "reading table {} again, a statement changed it", self.name(table));
+        }
+        let after = assembler.position().gtids.clone();
+        let mut view = View::open(&self.mysql, &self.plan.tables, which, after.as_deref()).await?;
+        self.load(&mut view, assembler).await?;
+        view.close().await;
+        Ok(())
+    }
+
+    /// Reads the tables of a view into memory.
+    async fn load(&self, view: &mut View, assembler: &mut Assembler) -> Result<(), Error> {
+        for (table, described) in view.tables.clone() {
+            let plan = &self.plan.tables[table.index()];
+            let began = Instant::now();
+            let info = match described {
+                Ok(info) => info,
+                Err(problems) => {
+                    let reason = problems.first().map_or(Reason::SchemaMismatch, |problem| problem.reason);
+                    let message: Vec<String> = problems.into_iter().map(|problem| format!("{}; {}", problem.what, problem.remedy)).collect();
+                    self.stop(assembler, table, reason, message.join("\n"));
+                    continue;
+                }
+            };
+            let known = assembler.schema(table);
+            if !known.key.is_empty() && plan.key.is_none() && key_names(known) != key_names(&info.schema) {
+                let message = format!("its primary key is now ({})", key_names(&info.schema).join(", "));
+                self.stop(assembler, table, Reason::KeyChanged, message);
+                continue;
+            }
+            let shape = match Shape::new(&info.schema, plan) {
+                Ok(shape) => shape,
+                Err(error) => {
+                    self.stop(assembler, table, error.reason(), error.to_string());
+                    continue;
+                }
+            };
+            self.tables.begin_snapshot(table, Arc::clone(shape.row_schema()));
+            match view.load(table, plan, &info, shape, &self.tables).await? {
+                Loaded::Whole { rows, counts } => {
+                    self.status.count_rows(counts);
+                    info!(table = plan.name, rows, seconds = began.elapsed().as_secs_f64(), "read table {}: {rows} rows", plan.name);
+                    assembler.loaded(table, info.schema, view.until.clone());
+                }
+                Loaded::Unreadable { reason, message } => self.stop(assembler, table, reason, message),
+            }
+        }
+        Ok(())
+    }
+
+    /// Follows the binlog; returns when everything must be read again.
+    async fn follow(&self, assembler: &mut Assembler) -> Result<(), Stop> {
+        let mut backoff = backoff();
+        let mut clashes = 0;
+        let mut broken: Option<String> = None;
+        loop {
+            let began = Instant::now();
+            let transactions = self.status.transactions();
+            let ended = self.stream(assembler).await;
+            self.status.set_disconnected();
+            assembler.reconnected();
+            if self.status.transactions() > transactions {
+                broken = None;
+            }
+            let error = match ended {
+                Ended::Rewound => continue,
+                Ended::Broken(error) => {
+                    // The same again after a reconnect is no accident of the line.
+                    let (reason, text) = (reason_of(&error), error.to_string());
+                    if broken.as_ref() == Some(&text) {
+                        return Err(Stop::Operator { reason, message: format!("{text}; restart Larder to read the tables again from a snapshot") });
+                    }
+                    broken = Some(text.clone());
+                    Error::Lost(text)
+                }
+                Ended::Lost(error) => error,
+            };
+            self.status.reconnecting();
+            if began.elapsed() > QUICK {
+                backoff = self::backoff();
+                clashes = 0;
+            }
+            match error {
+                Error::Damaged(text) => {
+                    if broken.as_ref() == Some(&text) {
+                        let message = format!("{text}; restart Larder to read the tables again from a snapshot, and check the server's disk");
+                        return Err(Stop::Operator { reason: Reason::Checksum, message });
+                    }
+                    warn!("the binlog stream is opened again: {text}");
+                    broken = Some(text);
+                }
+                Error::ServerIdClash(text) => {
+                    clashes += 1;
+                    if clashes >= CLASHES {
+                        let message = format!("another client uses mysql.server_id {}: {text}; give each its own", self.mysql.server_id);
+                        return Err(Stop::Operator { reason: Reason::ServerIdClash, message });
+                    }
+                    warn!("the server ended the binlog stream: {text}");
+                }
+                Error::Lost(text) | Error::NoTable(text) => warn!("the binlog stream was lost, it is opened again: {text}"),
+                Error::Refused(text) => return Err(Stop::Precondition(text)),
+                Error::Purged(text) => {
+                    let message = format!(
+                        "the binlog after {} is gone: {text}; restart Larder to read the tables again from a snapshot, and raise binlog_expire_logs_seconds so that it does not happen again",
+                        assembler.position()
+                    );
+                    return Err(Stop::Operator { reason: Reason::Purged, message });
+                }
+                Error::Reset(text) => {
+                    let message = format!("the server cannot go on at {}: {text}; restart Larder to read the tables again from a snapshot", assembler.position());
+                    return Err(Stop::Operator { reason: Reason::Reset, message });
+                }
+            }
+            tokio::time::sleep(backoff.next().unwrap_or(LONGEST_WAIT)).await;
+            match self.identify(assembler).await? {
+                Identity::Same => {}
+                Identity::Unreachable(text) => warn!("MySQL is away: {text}"),
+                Identity::Again => return Ok(()),
+            }
+        }
+    }
+
+    /// Whether the server behind the address can go on where we stopped (contract A2).
+    async fn identify(&self, assembler: &mut Assembler) -> Result<Identity, Stop> {
+        let now = async {
+            let mut connection = connect::connect(&self.mysql).await?;
+            let now = connect::position(&mut connection).await?;
+            let _ = connection.disconnect().await;
+            Ok::<_, Error>(now)
+        };
+        let now = match now.await {
+            Ok(now) => now,
+            Err(Error::Refused(text)) => return Err(Stop::Precondition(text)),
+            Err(error) => return Ok(Identity::Unreachable(error.to_string())),
+        };
+        let ours = assembler.position();
+        let same_server = ours.server_uuid == now.server_uuid;
+        let replaced = |message: String| Err(Stop::Operator { reason: Reason::ServerReplaced, message });
+        match (&ours.gtids, &now.gtids) {
+            (Some(known), Some(executed)) if !executed.contains_all(known) => replaced(format!(
+                "the server {} lacks transactions we have: it executed {executed}, we applied {known}; restart Larder to read the tables again from a snapshot of it",
+                now.server_uuid
+            )),
+            (Some(_), Some(_)) if same_server => Ok(Identity::Same),
+            (Some(_), Some(_)) => {
+                warn!("the server behind {}:{} is now {}, it has all our transactions", self.mysql.host, self.mysql.port, now.server_uuid);
+                if !assembler.is_settled() {
+                    // Where the view stands is said in files of the server that is gone.
+                    return Ok(Identity::Again);
+                }
+                assembler.moved(&now.server_uuid);
+                Ok(Identity::Same)
+            }
+            // GTIDs were switched on or off: file and offset go on, but the identity of transactions changes.
+            (Some(_), None) | (None, Some(_)) if same_server => Ok(Identity::Again),
+            (None, None) if same_server && u32::try_from(ours.offset).is_err() => {
+                warn!("without GTIDs a stream cannot be resumed beyond 4 GiB of a binlog file");
+                Ok(Identity::Again)
+            }
+            (None, None) if same_server => Ok(Identity::Same),
+            _ => replaced(format!(
+                "the server is now {}, it was {}, and without GTIDs nobody can say where its binlog goes on; restart Larder to read the tables again from a snapshot of it",
+                now.server_uuid, ours.server_uuid
+            )),
+        }
+    }
+
+    /// Reads one connection's stream until it ends.
+    async fn stream(&self, assembler: &mut Assembler) -> Ended {
+        let mut binlog = match Binlog::open(&self.mysql, assembler.position()).await {
+            Ok(binlog) => binlog,
+            Err(error) => return Ended::Lost(error),
+        };
+        let mut shown = Instant::now();
+        loop {
+            // Steps may stand ready before the first event: a table read while nothing happened.
+            while let Some(step) = assembler.next_step() {
+                match self.act(step, assembler).await {
+                    Ok(true) => {}
+                    Ok(false) => return Ended::Rewound,
+                    Err(error) => return Ended::Lost(error),
+                }
+            }
+            let next = match binlog.poll_now() {
+                Some(next) => next,
+                None => {
+                    self.status.set_idle(assembler.position());
+                    let next = binlog.next().await;
+                    shown = Instant::now();
+                    next
+                }
+            };
+            let event = match next {
+                Ok(event) => event,
+                Err(error) => return Ended::Lost(error),
+            };
+            if self.status.set_connected() {
+                info!(position = %assembler.position(), "following the binlog of {}:{}", self.mysql.host, self.mysql.port);
+            }
+            if let Err(error) = assembler.event(&event.raw()) {
+                return Ended::Broken(error);
+            }
+            self.status.count(assembler.take_tally());
+            if shown.elapsed() > SHOW_POSITION {
+                shown = Instant::now();
+                self.status.set_position(assembler.position());
+                // A long backlog must not keep other tasks of this thread waiting.
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    /// Does what the assembler asks for; false when the stream must be opened again.
+    async fn act(&self, step: Step, assembler: &mut Assembler) -> Result<bool, Error> {
+        match step {
+            Step::Apply(transaction) => {
+                let committed_us = transaction.committed_us;
+                self.tables.apply(transaction);
+                self.status.set_committed(committed_us);
+                }
+            Step::Ready(table) => {
+                self.tables.set_ready(table);
+                info!(table = self.name(table), "table {} is ready", self.name(table));
+            }
+            Step::Stop { table, reason, message } => self.take_out(table, reason, message),
+            Step::Reload(which) => self.reload_until_done(&which, assembler).await?,
+            Step::Rewind(which) => {
+                self.reload_until_done(&which, assembler).await?;
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// A table half read would stay so: it is tried until it is whole, while the server refuses nothing.
+    async fn reload_until_done(&self, which: &[TableId], assembler: &mut Assembler) -> Result<(), Error> {
+        let mut backoff = backoff();
+        loop {
+            match self.reload(which, assembler).await {
+                Err(Error::Lost(text)) => {
+                    warn!("reading tables again was interrupted: {text}");
+                    tokio::time::sleep(backoff.next().unwrap_or(LONGEST_WAIT)).await;
+                }
+                done => return done,
+            }
+        }
+    }
+
+    fn stop(&self, assembler: &mut Assembler, table: TableId, reason: Reason, message: String) {
+        assembler.stopped(table, reason);
+        self.take_out(table, reason, message);
+    }
+
+    fn take_out(&self, table: TableId, reason: Reason, message: String) {
+        let name = self.name(table);
+        error!(table = name, reason = reason.code(), "table {name} is stopped ({reason}): {message}. {}", repair(reason));
+        self.tables.stop(table, reason, message);
+    }
+
+    fn name(&self, table: TableId) -> &str {
+        &self.plan.tables[table.index()].name
+    }
+
+    /// Repeats what fails for a time; what cannot succeed ends the process.
+    async fn retry<T>(&self, meanwhile: &str, mut attempt: impl AsyncFnMut() -> Result<T, Error>) -> Result<T, Stop> {
+        let mut backoff = backoff();
+        loop {
+            match attempt().await {
+                Ok(done) => return Ok(done),
+                Err(error @ Error::Refused(_)) => {
+                    let remedy = preconditions::unreachable_remedy(&error);
+                    return Err(Stop::Precondition(format!("MySQL at {}:{}: {error}; {remedy}", self.mysql.host, self.mysql.port)));
+                }
+                Err(error) => {
+                    self.status.set_awaited(&format!("{meanwhile}: {error}"));
+                    warn!("{meanwhile}: {error}");
+                    tokio::time::sleep(backoff.next().unwrap_or(LONGEST_WAIT)).await;
+                }
+            }
+        }
+    }
+}
+
+enum Identity {
+    Same,
+    Unreachable(String),
+    /// Only a new snapshot goes on from here.
+    Again,
+}
+
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+
+fn backoff() -> ExponentialBackoff {
+    ExponentialBuilder::default().with_min_delay(Duration::from_millis(100)).with_max_delay(LONGEST_WAIT).with_jitter().without_max_times().build()
+}
+
+fn reason_of(error: &Broken) -> Reason {
+    match error {
+        Broken::Damaged { .. } => Reason::Checksum,
+        Broken::UnknownEvent { .. } => Reason::UnknownEvent,
+        Broken::Incident { .. } => Reason::Incident,
+    }
+}
+
+/// What an operator does about a stopped table.
+fn repair(reason: Reason) -> &'static str {
+    match reason {
+        Reason::TableDropped => "Create the table again and it is read again, or take it out of the configuration",
+        Reason::KeyChanged | Reason::SchemaMismatch => "Alter the table or the configuration so that they agree, then restart Larder",
+        Reason::StatementFormat | Reason::RowImage => "Set binlog_format = ROW and binlog_row_image = FULL in every session, then restart Larder",
+        Reason::BadCharset => "Correct the text, or set invalid_text = \"replace\" for the table, then restart Larder",
+        _ => "Correct the cause, then restart Larder",
+    }
+}
+
+fn key_names(schema: &crate::model::Schema) -> Vec<&str> {
+    schema.key.iter().map(|&index| schema.columns[index].name.as_str()).collect()
+}

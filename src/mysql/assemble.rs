@@ -1,0 +1,607 @@
+//! Binlog events to whole transactions: the state machine behind a capture. Pure; the driver is `flow::capture`.
+//!
+//! Events go in one by one, [`Step`]s come out. What always holds: a transaction comes out whole or not at all; positions are
+//! taken from outer events only; rows are decoded under the schema in effect for them, or not at all; while a table catches up,
+//! what the snapshot's view already contains may be applied again, because row images are full.
+//!
+//! ```text
+//!            loaded                      its `until` is reached
+//! Unread ────────────► CatchingUp ──────────────────────────────► Following
+//!    ▲                     │ dirty, at `until`                        │ DDL, or a table map that disagrees
+//!    └─────────────────────┴──────────────────────────────────────────┘
+//!                any ──────► Stopped { reason }     by a row that cannot be read, a dropped table, …
+//! ```
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use super::catalogue::agrees;
+use super::cursor::{Cursor, Fault};
+use super::decode::{DecodeError, RowReader, RowsEvent};
+use super::event::{self, Begin, RawEvent, kind};
+use super::render::{Counts, Shape};
+use super::statement::{self, Effect, Name, Xid};
+use super::table_map::TableMap;
+use crate::config::plan::TablePlan;
+use crate::model::{Change, Position, Reason, Schema, TableId, Transaction};
+
+/// What the driver has to do, in order, before it hands in the next event.
+#[derive(Debug)]
+pub enum Step {
+    Apply(Transaction),
+    /// Everything up to the table's `until` is applied.
+    Ready(TableId),
+    Stop { table: TableId, reason: Reason, message: String },
+    /// Read the tables again, with a view opened now, and report [`Assembler::loaded`] or [`Assembler::stopped`].
+    Reload(Vec<TableId>),
+    /// The same, then open the stream again at [`Assembler::position`]: the open transaction must be seen again.
+    Rewind(Vec<TableId>),
+}
+
+/// The stream cannot be followed; it belongs to no table.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Broken {
+    #[error("the binlog cannot be read at {at}: {fault}")]
+    Damaged { at: String, fault: Fault },
+    #[error("the binlog has an event of the unknown type {kind} at {at}")]
+    UnknownEvent { at: String, kind: u8 },
+    #[error("the server reports at {at} that changes were lost before they reached its binlog (incident event)")]
+    Incident { at: String },
+}
+
+/// What was counted since it was taken last.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Tally {
+    pub transactions: u64,
+    pub ignored_events: u64,
+    /// Transactions above `limits.transaction_bytes`.
+    pub large_transactions: u64,
+    pub rows: Counts,
+}
+
+pub struct Assembler {
+    tables: Vec<Tracked>,
+    /// Server with `lower_case_table_names`: names compare without case.
+    fold_case: bool,
+    limit_bytes: usize,
+    /// After the last whole transaction: where the stream is opened again.
+    position: Position,
+    /// How far the stream has been read: file and offset of the last outer event.
+    here: Position,
+    open: Option<Open>,
+    /// Bytes that are left of the payload being read.
+    payload: Option<u64>,
+    maps: HashMap<u64, Mapped>,
+    prepared: HashMap<Xid, Vec<Change>>,
+    prepared_bytes: usize,
+    steps: VecDeque<Step>,
+    tally: Tally,
+}
+
+struct Tracked {
+    plan: TablePlan,
+    schema: Schema,
+    phase: Phase,
+    /// Table maps in a row that disagreed with a schema read freshly.
+    disagreements: u8,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Phase {
+    Unread,
+    CatchingUp {
+        until: Position,
+        /// Rows of the stream have been applied over the snapshot.
+        applied: bool,
+        /// A statement changed the table after rows of the stream had been applied: read it again.
+        dirty: bool,
+    },
+    Following,
+    Stopped(Reason),
+}
+
+struct Open {
+    begin: Begin,
+    /// BEGIN or XA START was seen: statements do not end the transaction.
+    started: bool,
+    changes: Vec<Change>,
+    bytes: usize,
+    reload: Vec<TableId>,
+    stops: Vec<(TableId, Reason, String)>,
+}
+
+struct Mapped {
+    body: Vec<u8>,
+    /// `None`: nobody captures the table.
+    table: Option<TableId>,
+    /// `None`: its rows are not to be read.
+    reader: Option<Box<RowReader>>,
+}
+
+/// Table maps kept at most; a statement in progress keeps its own.
+const MAX_MAPS: usize = 4096;
+
+/// Disagreements in a row after which reading the table again is given up.
+const MAX_DISAGREEMENTS: u8 = 3;
+
+impl Assembler {
+    /// `from`: where the stream will be opened.
+    pub fn new(plans: &[TablePlan], from: Position, fold_case: bool, limit_bytes: usize) -> Self {
+        let unread = |plan: &TablePlan| Tracked {
+            plan: plan.clone(),
+            schema: Schema { columns: Vec::new(), key: Vec::new() },
+            phase: Phase::Unread,
+            disagreements: 0,
+        };
+        Self {
+            tables: plans.iter().map(unread).collect(),
+            fold_case,
+            limit_bytes,
+            here: unseen(&from),
+            position: from,
+            open: None,
+            payload: None,
+            maps: HashMap::new(),
+            prepared: HashMap::new(),
+            prepared_bytes: 0,
+            steps: VecDeque::new(),
+            tally: Tally::default(),
+        }
+    }
+
+    /// After the last whole transaction.
+    pub fn position(&self) -> &Position {
+        &self.position
+    }
+
+    pub fn next_step(&mut self) -> Option<Step> {
+        self.steps.pop_front()
+    }
+
+    pub fn take_tally(&mut self) -> Tally {
+        std::mem::take(&mut self.tally)
+    }
+
+    /// Whether every table follows or is stopped.
+    pub fn is_settled(&self) -> bool {
+        self.tables.iter().all(|table| matches!(table.phase, Phase::Following | Phase::Stopped(_)))
+    }
+
+    /// A table was read from a view that contains everything before the current place; it is ready when `until` is reached.
+    pub fn loaded(&mut self, table: TableId, schema: Schema, until: Position) {
+        self.forget_maps(table);
+        let tracked = &mut self.tables[table.index()];
+        tracked.schema = schema;
+        tracked.phase = Phase::CatchingUp { until, applied: false, dirty: false };
+        self.settle();
+    }
+
+    /// A table was taken out of service by the driver.
+    pub fn stopped(&mut self, table: TableId, reason: Reason) {
+        self.forget_maps(table);
+        self.tables[table.index()].phase = Phase::Stopped(reason);
+    }
+
+    /// The schema a table was read with last; empty before.
+    pub fn schema(&self, table: TableId) -> &Schema {
+        &self.tables[table.index()].schema
+    }
+
+    /// The stream was lost: only what comes after the last whole transaction will be sent again.
+    pub fn reconnected(&mut self) {
+        self.open = None;
+        self.payload = None;
+        self.maps.clear();
+        self.here = unseen(&self.position);
+    }
+
+    /// The server behind the address is another one that has all our transactions.
+    pub fn moved(&mut self, server_uuid: &Arc<str>) {
+        self.position.server_uuid = Arc::clone(server_uuid);
+        self.here.server_uuid = Arc::clone(server_uuid);
+    }
+
+    /// Takes one event.
+    pub fn event(&mut self, event: &RawEvent<'_>) -> Result<(), Broken> {
+        let Some(left) = self.payload else {
+            if event.end != 0 && !event.is_artificial() && !matches!(event.kind, kind::HEARTBEAT | kind::HEARTBEAT_V2) {
+                self.here.offset = widen(self.here.offset, event.end);
+            }
+            return self.dispatch(event);
+        };
+        let left = left.checked_sub(u64::from(event.size)).ok_or_else(|| self.damaged(Fault::Invalid("a payload that ends within an event")))?;
+        if !matches!(event.kind, kind::QUERY | kind::XID | kind::TABLE_MAP | kind::WRITE_ROWS_V1..=kind::DELETE_ROWS_V1 | kind::INTVAR..=kind::USER_VAR | kind::ROWS_QUERY..=kind::DELETE_ROWS | kind::XA_PREPARE | kind::PARTIAL_UPDATE_ROWS) {
+            return Err(self.damaged(Fault::Invalid("an event that may not stand in a payload")));
+        }
+        self.payload = Some(left);
+        self.dispatch(event)?;
+        if left == 0 {
+            self.payload = None;
+            if self.open.is_some() {
+                return Err(self.damaged(Fault::Invalid("a payload without commit")));
+            }
+        }
+        Ok(())
+    }
+
+    fn dispatch(&mut self, event: &RawEvent<'_>) -> Result<(), Broken> {
+        match event.kind {
+            kind::GTID | kind::ANONYMOUS_GTID | kind::TAGGED_GTID => {
+                if self.open.is_some() {
+                    return Err(self.damaged(Fault::Invalid("a transaction that does not end")));
+                }
+                let begin = self.check(event::begin(event.kind, event.body))?;
+                self.begin(begin);
+            }
+            kind::QUERY => {
+                let query = self.check(event::query(event.body))?;
+                self.statement(&query);
+            }
+            kind::EXECUTE_LOAD_QUERY => {
+                let query = self.check(event::load_query(event.body))?;
+                self.statement(&query);
+            }
+            kind::XID => self.commit(),
+            kind::XA_PREPARE => {
+                let (one_phase, xid) = self.check(event::xa_prepare(event.body))?;
+                if !one_phase {
+                    self.prepare(xid);
+                }
+                self.commit();
+            }
+            kind::TABLE_MAP => self.table_map(event.body)?,
+            kind::WRITE_ROWS_V1
+            | kind::UPDATE_ROWS_V1
+            | kind::DELETE_ROWS_V1
+            | kind::WRITE_ROWS
+            | kind::UPDATE_ROWS
+            | kind::DELETE_ROWS
+            | kind::PARTIAL_UPDATE_ROWS => self.rows(event)?,
+            kind::TRANSACTION_PAYLOAD => self.payload = Some(self.check(event::payload_size(event.body))?),
+            kind::ROTATE => {
+                let (file, offset) = self.check(event::rotate(event.body))?;
+                self.at(file, offset);
+            }
+            kind::FORMAT_DESCRIPTION => {
+                // Table ids begin anew with a server's life, and what was open when it ended was rolled back.
+                self.maps.clear();
+                self.open = None;
+            }
+            kind::HEARTBEAT | kind::HEARTBEAT_V2 => {
+                let (file, offset) = self.check(event::heartbeat(event))?;
+                if self.open.is_none() {
+                    self.at(file, offset);
+                    self.settle();
+                }
+            }
+            kind::INCIDENT => return Err(Broken::Incident { at: self.here.place() }),
+            kind::STOP
+            | kind::INTVAR
+            | kind::RAND
+            | kind::USER_VAR
+            | kind::BEGIN_LOAD_QUERY
+            | kind::ROWS_QUERY
+            | kind::IGNORABLE
+            | kind::PREVIOUS_GTIDS
+            | kind::TRANSACTION_CONTEXT
+            | kind::VIEW_CHANGE => {
+                if self.open.is_none() {
+                    self.settle();
+                }
+            }
+            _ if event.is_ignorable() => self.tally.ignored_events += 1,
+            unknown => return Err(Broken::UnknownEvent { at: self.here.place(), kind: unknown }),
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, begin: Begin) {
+        if self.maps.len() > MAX_MAPS {
+            self.maps.clear();
+        }
+        self.open = Some(Open { begin, started: false, changes: Vec::new(), bytes: 0, reload: Vec::new(), stops: Vec::new() });
+    }
+
+    /// The open transaction; one without identity where the server wrote no GTID event.
+    fn open(&mut self) -> &mut Open {
+        if self.open.is_none() {
+            self.begin(Begin { gtid: None, committed_us: 0 });
+        }
+        self.open.as_mut().expect("it was just begun")
+    }
+
+    fn statement(&mut self, query: &event::Query<'_>) {
+        let database = String::from_utf8_lossy(query.database);
+        let effect = statement::effect(&String::from_utf8_lossy(query.text), &database, query.ansi_quotes);
+        match effect {
+            Effect::Begin | Effect::XaStart => {
+                self.open().started = true;
+                return;
+            }
+            Effect::Commit => return self.commit(),
+            Effect::Rollback => {
+                let open = self.open();
+                open.changes.clear();
+                return self.commit();
+            }
+            Effect::XaCommit(xid) => match self.prepared.remove(&xid) {
+                Some(changes) => {
+                    self.prepared_bytes = self.prepared_bytes.saturating_sub(changes.iter().map(size).sum());
+                    self.open().changes = changes;
+                }
+                // Prepared before we began: nobody can say which rows it changed.
+                None => (0..self.tables.len()).for_each(|index| self.changed_unseen(index, true)),
+            },
+            Effect::XaRollback(xid) => {
+                if let Some(changes) = self.prepared.remove(&xid) {
+                    self.prepared_bytes = self.prepared_bytes.saturating_sub(changes.iter().map(size).sum());
+                }
+            }
+            Effect::Nothing => {}
+            Effect::Truncate(names) => self.each_named(&names, Self::truncated),
+            Effect::Drop(names) => self.each_named(&names, Self::dropped),
+            Effect::DropDatabase(database) => {
+                for index in 0..self.tables.len() {
+                    if same(&self.tables[index].plan.database, &database, self.fold_case) {
+                        self.dropped(index);
+                    }
+                }
+            }
+            Effect::Reload(names) | Effect::Unknown(names) => self.each_named(&names, |this, index| this.changed_unseen(index, false)),
+            Effect::Dml(names) => self.each_named(&names, |this, index| {
+                let message = "rows were changed by a statement that was logged as text (binlog_format was not ROW in that session)";
+                this.stop(index, Reason::StatementFormat, message.into());
+            }),
+        }
+        if self.open.as_ref().is_none_or(|open| !open.started) {
+            self.commit();
+        }
+    }
+
+    fn each_named(&mut self, names: &[Name], act: impl Fn(&mut Self, usize)) {
+        for index in 0..self.tables.len() {
+            let plan = &self.tables[index].plan;
+            if names.iter().any(|name| same(&plan.database, &name.database, self.fold_case) && same(&plan.table, &name.table, self.fold_case)) {
+                act(self, index);
+            }
+        }
+    }
+
+    fn truncated(&mut self, index: usize) {
+        match self.tables[index].phase {
+            Phase::Following => self.open().changes.push(Change::Truncate { table: id(index) }),
+            _ => self.changed_unseen(index, false),
+        }
+    }
+
+    fn dropped(&mut self, index: usize) {
+        match self.tables[index].phase {
+            Phase::Following => self.stop(index, Reason::TableDropped, "the table was dropped".into()),
+            _ => self.changed_unseen(index, false),
+        }
+    }
+
+    /// A table changed otherwise than by rows we see: columns, content, or which table has the name.
+    ///
+    /// While it catches up the change is in the view already (the view's metadata lock waited for the statement), unless rows from
+    /// before it have been applied over the view, or `later` says that it may have come after the view.
+    fn changed_unseen(&mut self, index: usize, later: bool) {
+        match &mut self.tables[index].phase {
+            Phase::CatchingUp { applied, dirty, .. } => *dirty |= *applied || later,
+            Phase::Following | Phase::Stopped(Reason::TableDropped | Reason::KeyChanged | Reason::SchemaMismatch) => {
+                let open = self.open();
+                if !open.reload.contains(&id(index)) {
+                    open.reload.push(id(index));
+                }
+            }
+            Phase::Unread | Phase::Stopped(_) => {}
+        }
+    }
+
+    fn stop(&mut self, index: usize, reason: Reason, message: String) {
+        if matches!(self.tables[index].phase, Phase::Stopped(_)) {
+            return;
+        }
+        self.tables[index].phase = Phase::Stopped(reason);
+        let open = self.open();
+        open.stops.push((id(index), reason, message));
+    }
+
+    fn prepare(&mut self, xid: Xid) {
+        let changes = std::mem::take(&mut self.open().changes);
+        let bytes: usize = changes.iter().map(size).sum();
+        // What does not fit is forgotten: its XA COMMIT then has the tables read again.
+        if self.prepared_bytes + bytes <= self.limit_bytes {
+            self.prepared_bytes += bytes;
+            self.prepared.insert(xid, changes);
+        }
+    }
+
+    fn table_map(&mut self, body: &[u8]) -> Result<(), Broken> {
+        let (table_id, database, table) = TableMap::name(body).map_err(|error| self.unreadable(&error))?;
+        if self.maps.get(&table_id).is_some_and(|mapped| mapped.body == body) {
+            return Ok(());
+        }
+        let fold_case = self.fold_case;
+        let matches = |name: &str, bytes: &[u8]| std::str::from_utf8(bytes).is_ok_and(|text| same(name, text, fold_case));
+        let index = self.tables.iter().position(|tracked| matches(&tracked.plan.database, database) && matches(&tracked.plan.table, table));
+        let reader = match index {
+            Some(index) => match self.reader(index, body) {
+                Ok(reader) => reader,
+                Err(error) => {
+                    self.stop(index, error.reason(), error.to_string());
+                    None
+                }
+            },
+            None => None,
+        };
+        self.maps.insert(table_id, Mapped { body: body.to_vec(), table: index.map(id), reader });
+        Ok(())
+    }
+
+    /// Who reads the rows under a table map; nobody where the view contains them already, or the table is not followed.
+    fn reader(&mut self, index: usize, body: &[u8]) -> Result<Option<Box<RowReader>>, DecodeError> {
+        let tracked = &mut self.tables[index];
+        if matches!(tracked.phase, Phase::Unread | Phase::Stopped(_)) {
+            return Ok(None);
+        }
+        let map = TableMap::parse(body)?;
+        let seen = match map.schema(&tracked.schema) {
+            Ok(seen) if agrees(&tracked.schema, &seen) => Some(seen),
+            Ok(_) | Err(DecodeError::SchemaMismatch(_)) => None,
+            Err(error) => return Err(error),
+        };
+        if let Some(seen) = seen {
+            tracked.disagreements = 0;
+            let shape = Shape::new(&Schema { columns: seen.columns, key: tracked.schema.key.clone() }, &tracked.plan)?;
+            return Ok(Some(Box::new(RowReader::new(&map, shape)?)));
+        }
+        if tracked.phase == Phase::Following {
+            tracked.disagreements += 1;
+            if tracked.disagreements > MAX_DISAGREEMENTS {
+                let message = "its rows do not have the columns that the catalogue shows, also after reading it again";
+                return Err(DecodeError::SchemaMismatch(message.into()));
+            }
+            tracked.phase = Phase::Unread;
+            self.steps.push_back(Step::Rewind(vec![id(index)]));
+        }
+        Ok(None)
+    }
+
+    fn rows(&mut self, raw: &RawEvent<'_>) -> Result<(), Broken> {
+        /// Ends a statement and carries no rows.
+        const DUMMY_TABLE: u64 = 0x00ff_ffff;
+        let table_id = self.check(Cursor::new(raw.body).uint(6))?;
+        let Some(mapped) = self.maps.get_mut(&table_id) else {
+            return if table_id == DUMMY_TABLE { Ok(()) } else { Err(self.damaged(Fault::Invalid("rows without a table map"))) };
+        };
+        let (Some(table), Some(reader)) = (mapped.table, &mut mapped.reader) else { return Ok(()) };
+        match &mut self.tables[table.index()].phase {
+            Phase::Following => {}
+            Phase::CatchingUp { dirty: true, .. } | Phase::Unread | Phase::Stopped(_) => return Ok(()),
+            Phase::CatchingUp { applied, .. } => *applied = true,
+        }
+        let Some(open) = &mut self.open else {
+            return Err(self.damaged(Fault::Invalid("rows outside a transaction")));
+        };
+        let before = open.changes.len();
+        let read = RowsEvent::parse(raw.kind, raw.body).and_then(|event| reader.changes(table, &event, |change| open.changes.push(change)));
+        open.bytes += raw.body.len();
+        let counts = reader.shape_mut().take_counts();
+        self.tally.rows.zero_dates += counts.zero_dates;
+        self.tally.rows.replaced_texts += counts.replaced_texts;
+        self.tally.rows.invalid_enums += counts.invalid_enums;
+        if let Err(error) = read {
+            // Of a table that stops nothing is applied.
+            open.changes.truncate(before);
+            self.stop(table.index(), error.reason(), error.to_string());
+        }
+        Ok(())
+    }
+
+    /// The open transaction is whole.
+    fn commit(&mut self) {
+        let Some(open) = self.open.take() else { return };
+        self.position.file = Arc::clone(&self.here.file);
+        self.position.offset = self.here.offset;
+        if let (Some(gtids), Some(gtid)) = (&mut self.position.gtids, &open.begin.gtid) {
+            Arc::make_mut(gtids).insert(gtid);
+        }
+        self.tally.transactions += 1;
+        self.tally.large_transactions += u64::from(open.bytes > self.limit_bytes);
+        if !open.changes.is_empty() {
+            let id = open.begin.gtid.as_ref().map_or_else(|| self.position.place(), ToString::to_string);
+            let transaction = Transaction { changes: open.changes, position: self.position.clone(), id, committed_us: open.begin.committed_us };
+            self.steps.push_back(Step::Apply(transaction));
+        }
+        for (table, reason, message) in open.stops {
+            self.steps.push_back(Step::Stop { table, reason, message });
+        }
+        self.reload(open.reload);
+        self.settle();
+    }
+
+    /// Tables whose `until` is reached are ready, or read again if they are dirty.
+    fn settle(&mut self) {
+        let mut again = Vec::new();
+        for index in 0..self.tables.len() {
+            let Phase::CatchingUp { until, dirty, .. } = &self.tables[index].phase else { continue };
+            if !self.here.reaches(until) {
+                continue;
+            }
+            if *dirty {
+                again.push(id(index));
+            } else {
+                self.tables[index].phase = Phase::Following;
+                self.forget_maps(id(index));
+                self.steps.push_back(Step::Ready(id(index)));
+            }
+        }
+        self.reload(again);
+    }
+
+    fn reload(&mut self, tables: Vec<TableId>) {
+        for table in &tables {
+            self.tables[table.index()].phase = Phase::Unread;
+            self.forget_maps(*table);
+        }
+        if !tables.is_empty() {
+            self.steps.push_back(Step::Reload(tables));
+        }
+    }
+
+    fn forget_maps(&mut self, table: TableId) {
+        self.maps.retain(|_, mapped| mapped.table != Some(table));
+    }
+
+    fn at(&mut self, file: &str, offset: u64) {
+        if *self.here.file != *file {
+            self.here.file = Arc::from(file);
+        }
+        self.here.offset = offset;
+    }
+
+    fn check<T>(&self, parsed: Result<T, Fault>) -> Result<T, Broken> {
+        parsed.map_err(|fault| self.damaged(fault))
+    }
+
+    fn damaged(&self, fault: Fault) -> Broken {
+        Broken::Damaged { at: self.here.place(), fault }
+    }
+
+    fn unreadable(&self, error: &DecodeError) -> Broken {
+        match error {
+            DecodeError::Event { fault, .. } => self.damaged(fault.clone()),
+            _ => self.damaged(Fault::Invalid("a table map")),
+        }
+    }
+}
+
+/// Nothing of the stream has been read: even what lies before `from` by offset may be missing from its GTID set.
+fn unseen(from: &Position) -> Position {
+    Position { offset: 0, gtids: None, ..from.clone() }
+}
+
+fn id(index: usize) -> TableId {
+    TableId(u16::try_from(index).expect("a plan has fewer than 65,536 tables"))
+}
+
+fn same(left: &str, right: &str, fold_case: bool) -> bool {
+    left == right || fold_case && left.to_lowercase() == right.to_lowercase()
+}
+
+/// Bytes a change holds.
+fn size(change: &Change) -> usize {
+    match change {
+        Change::Upsert { key, row, .. } => key.as_bytes().len() + row.size(),
+        Change::Delete { key, .. } => key.as_bytes().len(),
+        Change::Truncate { .. } => 0,
+    }
+}
+
+/// The 64-bit offset after an event, of which the header has the lower 32 bits; offsets only grow within a file.
+fn widen(before: u64, end: u32) -> u64 {
+    const WRAP: u64 = 1 << 32;
+    let offset = before & !(WRAP - 1) | u64::from(end);
+    if offset < before { offset + WRAP } else { offset }
+}
