@@ -32,4 +32,3 @@ pub mod demo;
 pub mod app;
 pub mod cli;
 pub mod logging;
-pub mod demo;

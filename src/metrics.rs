@@ -89,7 +89,7 @@ impl Collector for Reader {
             counter(&mut encoder, &SOURCE_TRANSACTIONS, [([], source.transactions())])?;
             counter(&mut encoder, &SOURCE_RECONNECTS, [([], source.reconnects())])?;
             counter(&mut encoder, &SOURCE_SKIPPED, [([], source.skipped_events())])?;
-            let substituted = [([("kind", "zero-date")], source.zero_dates()), ([("kind", "invalid-text")], source.replaced_text.load(Relaxed))];
+            let substituted = [([("kind", "zero-date")], source.zero_dates()), ([("kind", "invalid-text")], source.replaced_text())];
             counter(&mut encoder, &SOURCE_SUBSTITUTED, substituted)?;
         }
         let tables = tables.summaries();

@@ -100,7 +100,7 @@ impl Capture {
             let limit_bytes = self.plan.limits.transaction_bytes;
             let mut assembler = Assembler::new(&self.plan.tables, view.from.clone(), server.fold_case, limit_bytes);
             self.load(&mut view, &mut assembler).await?;
-            self.tables.set_at(&view.from.last_transaction());
+            self.tables.set_at(&view.from.last_transaction(), assembler.position().clone());
             self.status.set_current(assembler.position());
             view.close().await;
             Ok(assembler)
