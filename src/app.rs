@@ -77,8 +77,13 @@ impl Daemon {
             daemon.spawn("http", &sender, running);
         }
         if let Some(source) = source {
-            let running = capture::run(Arc::clone(&plan), Arc::clone(&tables), source, daemon.stop_capture.subscribe());
-            daemon.spawn("capture", &sender, running);
+            let (plan, tables, stop) = (Arc::clone(&plan), Arc::clone(&tables), daemon.stop_capture.subscribe());
+            // Decoding is work for a processor: on a thread of its own it delays no answer over HTTP.
+            daemon.spawn_thread("capture", &sender, move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+                let runtime = runtime.map_err(|e| Stop::Bug(format!("no runtime for the capture: {e}")))?;
+                runtime.block_on(capture::run(plan, tables, source, stop))
+            })?;
         }
         for (stream, status) in plan.streams.iter().zip(streams) {
             let stream = Stream {
