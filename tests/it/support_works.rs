@@ -143,7 +143,10 @@ fn a_broker_behind_a_proxy_is_reached_by_it_alone() {
 }
 
 #[test]
-fn the_binary_runs_as_a_daemon_whose_end_is_seen() {
-    let daemon = Daemon::start("", &[]);
-    drop(daemon);
+fn the_end_of_a_daemon_is_seen_with_its_code_and_its_words() {
+    let mut daemon = Daemon::start("nonsense = 1\n", &[]);
+    assert_eq!(daemon.wait_exit(), Some(2));
+    daemon.wait_for_log("nonsense");
+    daemon.start_again();
+    assert_eq!(daemon.wait_exit(), Some(2));
 }
