@@ -1,0 +1,7 @@
+//! Larder against real servers: one binary, so that all modules share one MySQL and one Kafka.
+//!
+//! `make test` prepares what this needs. Tests here are plain `#[test]` functions; every wait is bounded and says what it waited for.
+
+mod support;
+
+mod support_works;

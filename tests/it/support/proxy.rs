@@ -1,0 +1,97 @@
+//! A TCP proxy that misbehaves on demand.
+
+use std::io::ErrorKind;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+use super::{RUNTIME, block_on};
+
+/// What happens to bytes on their way, in both directions and for all connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    None,
+    /// Bytes wait, connections stay open: as behind a firewall that drops packets. They go on when the fault is over.
+    Stall,
+    /// Every connection is closed, new ones at once.
+    Cut,
+    /// Each piece of up to 64 KiB arrives this much later.
+    Delay(Duration),
+}
+
+/// Stops when dropped, and closes its connections.
+pub struct Proxy {
+    /// `host:port` on which it listens.
+    pub address: String,
+    fault: watch::Sender<Fault>,
+}
+
+impl Proxy {
+    /// Listens on a free port and passes on to `target` (`host:port`), which need not be there yet.
+    pub fn to(target: &str) -> Self {
+        let listener = block_on(TcpListener::bind("127.0.0.1:0")).expect("bind the proxy");
+        let address = listener.local_addr().expect("a bound address").to_string();
+        let (fault, seen) = watch::channel(Fault::None);
+        RUNTIME.spawn(accept(listener, target.to_owned(), seen));
+        Self { address, fault }
+    }
+
+    pub fn set(&self, fault: Fault) {
+        self.fault.send_replace(fault);
+    }
+}
+
+async fn accept(listener: TcpListener, target: String, mut fault: watch::Receiver<Fault>) {
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((client, _)) => { tokio::spawn(connect(client, target.clone(), fault.clone())); }
+                Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
+                Err(error) => panic!("the proxy cannot accept: {error}"),
+            },
+            // The sender is gone: so is the proxy.
+            () = closed(&mut fault) => return,
+        }
+    }
+}
+
+async fn connect(client: TcpStream, target: String, mut fault: watch::Receiver<Fault>) {
+    let Ok(server) = TcpStream::connect(target).await else { return };
+    let (client_reads, client_writes) = client.into_split();
+    let (server_reads, server_writes) = server.into_split();
+    // Whichever ends first drops both sockets.
+    tokio::select! {
+        () = pass(client_reads, server_writes, fault.clone()) => {}
+        () = pass(server_reads, client_writes, fault.clone()) => {}
+        () = cut(&mut fault) => {}
+    }
+}
+
+/// Passes bytes on until one end closes or fails.
+async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut fault: watch::Receiver<Fault>) {
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        let Ok(count @ 1..) = from.read(&mut buffer).await else { return };
+        let Ok(now) = fault.wait_for(|fault| *fault != Fault::Stall).await.map(|fault| *fault) else { return };
+        if let Fault::Delay(time) = now {
+            tokio::time::sleep(time).await;
+        }
+        if to.write_all(&buffer[..count]).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Returns when connections are to be closed.
+async fn cut(fault: &mut watch::Receiver<Fault>) {
+    // An error says that the proxy is gone, which closes them too.
+    let _ = fault.wait_for(|fault| *fault == Fault::Cut).await;
+}
+
+/// Returns when the proxy is gone.
+async fn closed(fault: &mut watch::Receiver<Fault>) {
+    while fault.changed().await.is_ok() {}
+}
