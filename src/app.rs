@@ -154,7 +154,7 @@ impl Daemon {
             },
             signal = signals.next() => {
                 warn!("{signal} received again, stopping at once");
-                code = signals.code_of(&signal);
+                code = signals.code_of(signal);
             }
         }
         code

@@ -122,6 +122,7 @@ fn stop_on_signal(stop: Arc<AtomicBool>) -> Result<()> {
             loop {
                 let code = tokio::select! { _ = interrupt.recv() => 130, _ = terminate.recv() => 143 };
                 if stop.swap(true, Ordering::AcqRel) {
+                    #[expect(clippy::exit, reason = "a second signal means now")]
                     std::process::exit(code);
                 }
             }
@@ -299,7 +300,7 @@ mod tests {
     }
 
     fn options(rate: f64, seconds: f64, price_every: f64) -> Options {
-        let [seconds, price_every] = [seconds, price_every].map(Duration::from_secs_f64);
+        let [seconds, price_every] = [seconds, price_every].map(|seconds| Duration::try_from_secs_f64(seconds).expect("a length of time"));
         Options { rate: Rate(rate), seed: 1, seconds: Some(seconds), price_every }
     }
 

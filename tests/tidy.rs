@@ -1,6 +1,7 @@
 //! House rules as a program: who may use whom, what is pure, what is never left in a file.
 //!
-//! The first table is the module table of ARCHITECTURE.md; a change here is a change of the architecture. The rules look at code without comments, texts and test modules; a test may know more than what it tests.
+//! The first table is the module table of ARCHITECTURE.md; a change here is a change of the architecture. The rules look at code without
+//! comments, texts and test modules; a test may know more than what it tests.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -12,7 +13,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("join", &["model", "table"]),
     ("config", &["model", "join"]),
     ("logging", &["config"]),
-    ("mysql", &["model", "config"]),
+    ("mysql", &["model", "config", "table"]), // the snapshot fills tables piece by piece
     ("kafka", &["model", "join", "config"]),
     ("flow", &["model", "table", "join", "config", "mysql", "kafka"]),
     ("metrics", &["model", "table", "join", "config", "mysql", "flow"]),
@@ -29,13 +30,16 @@ const PURE: &[&str] = &[
     "model/",
     "table/",
     "join/",
+    "mysql/assemble.rs",
     "mysql/charset.rs",
     "mysql/cursor.rs",
     "mysql/decode.rs",
+    "mysql/event.rs",
     "mysql/json.rs",
     "mysql/json_diff.rs",
     "mysql/render.rs",
     "mysql/result.rs",
+    "mysql/statement.rs",
     "mysql/table_map.rs",
     "mysql/text.rs",
     "mysql/wire.rs",

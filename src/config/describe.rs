@@ -73,7 +73,7 @@ pub fn describe(plan: &Plan) -> String {
     line(0, "", "");
     match plan.http.listen {
         Some(listen) => {
-            line(0, "http", &format!("{listen}, {}", if plan.http.token.is_some() { "with a token" } else { "without a token" }))
+            line(0, "http", &format!("{listen}, {}", if plan.http.token.is_some() { "with a token" } else { "without a token" }));
         }
         None => line(0, "http", "off"),
     }

@@ -571,7 +571,7 @@ impl Assembler {
 
     fn unreadable(&self, error: &DecodeError) -> Broken {
         match error {
-            DecodeError::Event { fault, .. } => self.damaged(fault.clone()),
+            DecodeError::Event { fault, .. } => self.damaged(*fault),
             _ => self.damaged(Fault::Invalid("a table map")),
         }
     }

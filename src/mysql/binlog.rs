@@ -57,10 +57,7 @@ impl Binlog {
     /// The next event if it is here already: `None` says that the server has nothing to send right now.
     pub fn poll_now(&mut self) -> Option<Result<BinlogEvent, Error>> {
         let mut polled = std::pin::pin!(AssertUnwindSafe(self.stream.next()).catch_unwind());
-        match polled.as_mut().now_or_never() {
-            Some(next) => Some(self.verified(next.map_err(|_| ()))),
-            None => None,
-        }
+        polled.as_mut().now_or_never().map(|next| self.verified(next.map_err(|_| ())))
     }
 
     /// The next event. Cancel safe.

@@ -114,11 +114,10 @@ fn settings(report: &mut Report, mysql: &MysqlPlan, variables: &HashMap<String, 
     } else if variable("server_id") == mysql.server_id.to_string() {
         report.fail(format!("mysql.server_id {} is the server's own", mysql.server_id), "choose another mysql.server_id");
     }
-    match variable("binlog_expire_logs_seconds").parse() {
-        Ok(seconds @ 1..3600u64) => report.warnings.push(format!(
+    if let Ok(seconds @ 1..3600u64) = variable("binlog_expire_logs_seconds").parse() {
+        report.warnings.push(format!(
             "binlogs are purged after {seconds} s (binlog_expire_logs_seconds): an interruption longer than that cannot be made up for"
-        )),
-        _ => {}
+        ));
     }
 }
 

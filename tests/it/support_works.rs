@@ -150,3 +150,43 @@ fn the_end_of_a_daemon_is_seen_with_its_code_and_its_words() {
     daemon.start_again();
     assert_eq!(daemon.wait_exit(), Some(2));
 }
+
+#[test]
+fn a_daemon_gets_ready_is_killed_started_again_and_stopped() {
+    let (mysql, kafka) = (Mysql::shared(), Kafka::shared());
+    let database = mysql.database("daemon");
+    mysql.exec(&format!("create table {database}.users (id int primary key, name text); insert into {database}.users values (1, 'Anna')"));
+    let (input, output) = (kafka.topic("in", 1), kafka.topic("out", 1));
+    let config = format!(
+        r#"
+        name = "{database}"
+        {mysql}
+        {kafka}
+        [http]
+        listen = "127.0.0.1:0"
+        [tables.users]
+        mysql = "{database}.users"
+        [streams.copy]
+        from = "{input}"
+        [streams.copy.to]
+        topic = "{output}"
+        "#,
+        mysql = mysql.config(),
+        kafka = kafka.config(),
+    );
+    let mut daemon = Daemon::start(&config, &[]);
+    daemon.wait_ready();
+    let row = daemon.get("/api/tables/users/rows/1");
+    assert_eq!(row.status, 200, "{}", row.body);
+    assert_eq!(row.json(), json!({"id": 1, "name": "Anna"}));
+    assert!(row.headers.contains_key("larder-position"));
+
+    daemon.kill();
+    kafka.produce(&input, [Message::new("k", r#"{"while":"nobody runs"}"#)]);
+    daemon.start_again();
+    let outputs = kafka.wait_for_records(&output, 1, CALL);
+    assert_eq!(outputs[0].json(), json!({"while": "nobody runs"}));
+    let group = format!("{database}.copy");
+    wait_until("the offset behind the record to be committed", CALL, || kafka.committed(&group, &input).get(&0) > Some(&0));
+    assert_eq!(daemon.terminate(), Some(0));
+}

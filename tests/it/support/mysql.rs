@@ -28,7 +28,7 @@ const ARGUMENTS: &[&str] = &[
 
 const ROOT_PASSWORD: &str = "root of the tests";
 
-/// Rights as the README asks for them.
+/// Has the rights that docker/larder.toml asks for, and no more.
 pub const USER: &str = "larder";
 pub const PASSWORD: &str = "larder's password";
 
@@ -57,7 +57,7 @@ impl Mysql {
         mysql.exec(&format!(
             r#"set sql_log_bin = 0;
             create user {USER} identified by "{PASSWORD}";
-            grant select, reload, replication slave, replication client on *.* to {USER};"#
+            grant select, replication slave, replication client on *.* to {USER};"#
         ));
         mysql
     }
