@@ -377,7 +377,7 @@ impl Format {
             Format::Set(labels) => set(labels, little_endian(bytes), scratch),
             Format::Json => json::write_text(bytes, scratch).and_then(|()| json_value(scratch)),
             Format::Geometry => geometry(bytes),
-            Format::Vector if bytes.len() % 4 == 0 => Ok(Value::Vector(bytes.into())),
+            Format::Vector if bytes.len().is_multiple_of(4) => Ok(Value::Vector(bytes.into())),
             Format::Vector => Err(Fault::Invalid("a VECTOR that is no row of float32 numbers")),
             Format::Skipped => Err(Fault::Invalid("a column that is not wanted")),
         }
