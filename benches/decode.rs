@@ -1,6 +1,7 @@
 //! How many rows of about 320 bytes one core takes from binlog bytes to rendered rows, beside a loop that only copies the bytes.
 //!
 //! `cargo bench --bench decode`. CPU time is the process's own (`/proc/self/schedstat`), so a busy machine disturbs it little.
+#![expect(clippy::print_stdout, reason = "what it prints is its result")]
 
 use std::hint::black_box;
 use std::time::Instant;
