@@ -227,6 +227,10 @@ impl RowReader {
         if event.width != self.columns.len() {
             return Err(DecodeError::SchemaMismatch(format!("schema has {} columns, event has {}", self.columns.len(), event.width)));
         }
+        if event.rows.is_empty() && event.first.iter().all(|&bits| bits == 0) {
+            // Rows without any column have no bytes, so that their number is not known either.
+            return Err(DecodeError::RowImage { column: self.shape.row_schema().columns[0].name.clone() });
+        }
         let mut at = 0;
         while at < event.rows.len() {
             let begin = at;
@@ -252,7 +256,7 @@ impl RowReader {
                 }
             });
             if at == begin {
-                // A table of no columns at all, or an image without any: nothing would ever end this loop.
+                // An image without any column, which would never end this loop.
                 return Err(DecodeError::Event { event: "rows", fault: Fault::Invalid("a row without bytes") });
             }
         }
@@ -497,3 +501,6 @@ impl WireColumn {
         DecodeError::Column { column: self.name.clone(), fault: Fault::Short }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -308,3 +308,127 @@ fn packed(bytes: &[u8]) -> Result<u64, Fault> {
     }
     Ok(packed)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn text(document: &[u8]) -> Result<String, Fault> {
+        let mut out = Vec::new();
+        write_text(document, &mut out).map(|()| String::from_utf8_lossy(&out).into_owned())
+    }
+
+    /// A small array of values that follow one another.
+    fn array(values: &[(u8, &[u8])]) -> Vec<u8> {
+        let mut entries = Vec::new();
+        let mut bytes = Vec::new();
+        for (kind, value) in values {
+            let offset = 4 + 3 * values.len() + bytes.len();
+            entries.push(*kind);
+            entries.extend_from_slice(&(offset as u16).to_le_bytes());
+            bytes.extend_from_slice(value);
+        }
+        let size = (4 + entries.len() + bytes.len()) as u16;
+        [&[2], &(values.len() as u16).to_le_bytes()[..], &size.to_le_bytes(), &entries, &bytes].concat()
+    }
+
+    #[test]
+    fn scalars() {
+        for (document, expected) in [
+            (&b""[..], "null"),
+            (b"\x04\x00", "null"),
+            (b"\x04\x01", "true"),
+            (b"\x04\x02", "false"),
+            (b"\x05\xFF\xFF", "-1"),
+            (b"\x06\xFF\xFF", "65535"),
+            (b"\x07\0\0\0\x80", "-2147483648"),
+            (b"\x08\xFF\xFF\xFF\xFF", "4294967295"),
+            (b"\x09\0\0\0\0\0\0\0\x80", "-9223372036854775808"),
+            (b"\x0A\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF", "18446744073709551615"),
+            (b"\x0B\0\0\0\0\0\0\x59\x40", "100.0"),
+            (b"\x0C\x03a\"\n", r#""a\"\n""#),
+            (b"\x0F\xF6\x04\x03\x01\x81\x05", "1.5"),
+            (b"\x0F\x0F\x02\x00\xFF", r#""base64:type15:AP8=""#),
+        ] {
+            assert_eq!(text(document).as_deref(), Ok(expected));
+        }
+        assert!(text(b"\x04\x03").is_err() && text(b"\x0D").is_err() && text(b"\x0C\xFF\xFF\xFF\xFF\xFF\x01").is_err());
+    }
+
+    #[test]
+    fn times_are_printed_with_six_digits() {
+        let packed = ((2024_u64 * 13 + 2) << 22 | 29 << 17 | 23 << 12 | 59 << 6 | 58) << 24 | 120_000;
+        let opaque = |kind: u8, packed: u64| [&[kind, 8], &packed.to_le_bytes()[..]].concat();
+        let time = (-((10_i64 << 12 | 11 << 6 | 12) << 24 | 500_000)) as u64;
+        let document = array(&[(15, &opaque(12, packed)), (15, &opaque(10, packed >> 41 << 41)), (15, &opaque(11, time))]);
+        assert_eq!(text(&document).as_deref(), Ok(r#"["2024-02-29 23:59:58.120000","2024-02-29","-10:11:12.500000"]"#));
+    }
+
+    #[test]
+    fn documents_that_name_the_same_bytes_many_times_are_refused() {
+        // An array of arrays, each element of which is the next level: 40 levels of 2 would be 2^40 values.
+        let mut document = vec![2];
+        for level in 0..40_u16 {
+            let left = 40 - level;
+            document.extend_from_slice(&2_u16.to_le_bytes());
+            document.extend_from_slice(&(left * 10).to_le_bytes());
+            let kind = if left > 1 { 2 } else { 4 };
+            for _ in 0..2 {
+                document.push(kind);
+                document.extend_from_slice(&10_u16.to_le_bytes());
+            }
+        }
+        assert!(matches!(text(&document), Err(Fault::Invalid(_))));
+        // A level that names itself would go on for ever.
+        assert!(matches!(text(b"\x02\x01\0\x07\0\x02\0\0"), Err(Fault::Invalid(_))));
+    }
+
+    #[test]
+    fn white_space_goes_only_outside_strings() {
+        let mut out = Vec::new();
+        write_compact(br#"{"a b": [1, "x \" y", "\\"], "c": " , : "}"#, &mut out);
+        assert_eq!(String::from_utf8_lossy(&out), r#"{"a b":[1,"x \" y","\\"],"c":" , : "}"#);
+    }
+
+    #[test]
+    fn differences_in_order() {
+        let document = array(&[(12, b"\x01x"), (12, b"\x01y")]);
+        for (differences, expected) in [
+            (&b"\x00\x04$[1]\x02\x04\x01"[..], r#"["x",true]"#),
+            (b"\x01\x04$[0]\x02\x04\x01", r#"[true,"x","y"]"#),
+            (b"\x01\x04$[9]\x02\x04\x01\x02\x04$[0]", r#"["y",true]"#),
+            (b"\x00\x01$\x02\x04\x00", "null"),
+            (b"", r#"["x","y"]"#),
+        ] {
+            let mut out = Vec::new();
+            write_patched(&document, differences, &mut out).expect("differences");
+            assert_eq!(String::from_utf8_lossy(&out), expected);
+        }
+        for wrong in [
+            &b"\x00\x04$[2]\x02\x04\x01"[..],
+            b"\x02\x03$.a",
+            b"\x00\x02.a\x02\x04\x01",
+            b"\x03\x01$",
+            b"\x00\x03$[]\x02\x04\x01",
+            b"\x00\x04$.\"a\x02\x04\x01",
+        ] {
+            assert!(write_patched(&document, wrong, &mut Vec::new()).is_err(), "{wrong:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn damaged_documents_never_panic(mut document: Vec<u8>, differences: Vec<u8>, kind in 0_u8..16) {
+            if let Some(first) = document.first_mut() {
+                *first = kind;
+            }
+            let mut out = Vec::new();
+            let _ = write_text(&document, &mut out);
+            prop_assert!(out.len() <= document.len() * 16 + 1024);
+            let _ = write_patched(&document, &differences, &mut out);
+            let _ = write_patched(&array(&[(12, b"\x01x"), (4, b"\0")]), &differences, &mut out);
+            write_compact(&document, &mut out);
+        }
+    }
+}

@@ -19,6 +19,8 @@ pub mod decode;
 pub mod json;
 mod json_diff;
 pub mod charset;
+#[rustfmt::skip]
+mod charset_tables;
 pub mod cursor;
 pub mod result;
 pub mod render;

@@ -68,7 +68,7 @@ fn read<'a>(sent: &'a Sent, kind: &ColumnType, invalid: InvalidText) -> Result<V
             Value::Json(String::from_utf8(compact).map_err(|_| Fault::Text("utf8mb4"))?.into())
         }
         (ColumnType::Geometry, Sent::Bytes(bytes)) => geometry(bytes)?,
-        (ColumnType::Vector, Sent::Bytes(bytes)) if bytes.len() % 4 == 0 => Value::Vector(bytes.as_slice().into()),
+        (ColumnType::Vector, Sent::Bytes(bytes)) if bytes.len().is_multiple_of(4) => Value::Vector(bytes.as_slice().into()),
         _ => return Err(OTHER),
     })
 }
@@ -82,4 +82,48 @@ fn decimal(bytes: &[u8]) -> Result<&str, Fault> {
 
 fn utf8(bytes: &[u8]) -> Result<&str, Fault> {
     std::str::from_utf8(bytes).map_err(|_| Fault::Text("utf8mb4"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_as<'a>(sent: &'a Sent, kind: ColumnType) -> Result<Value<'a>, DecodeError> {
+        value(sent, &Column { name: "c".into(), kind, nullable: true }, InvalidText::Stop)
+    }
+
+    #[test]
+    fn decimals_lose_the_zeros_of_zerofill() {
+        for (sent, expected) in
+            [("000001.50", "1.50"), ("0000.00", "0.00"), ("00007", "7"), ("0000", "0"), ("0", "0"), ("-0.50", "-0.50"), ("10", "10")]
+        {
+            assert_eq!(decimal(sent.as_bytes()), Ok(expected));
+        }
+    }
+
+    #[test]
+    fn moments_and_zero_moments() {
+        let stamp = ColumnType::Timestamp { digits: 3 };
+        assert_eq!(read_as(&Sent::Date(0, 0, 0, 0, 0, 0, 0), stamp.clone()), Ok(Value::Timestamp { seconds: 0, micros: 0 }));
+        assert_eq!(
+            read_as(&Sent::Date(2024, 2, 29, 23, 59, 59, 120_000), stamp),
+            Ok(Value::Timestamp { seconds: 1_709_251_199, micros: 120_000 })
+        );
+        let time = Sent::Time(true, 34, 22, 59, 59, 0);
+        assert_eq!(read_as(&time, ColumnType::Time { digits: 0 }), Ok(Value::Time { micros: -3_020_399_000_000 }));
+    }
+
+    #[test]
+    fn a_value_of_another_type_is_an_error_that_names_the_column() {
+        let error = read_as(&Sent::Bytes(vec![1]), ColumnType::Double).expect_err("bytes are no double");
+        assert!(error.to_string().starts_with("column c: "), "{error}");
+        assert!(read_as(&Sent::Bytes(vec![1, 2, 3]), ColumnType::Vector).is_err());
+        assert!(read_as(&Sent::Int(-1), ColumnType::Integer { bytes: 8, unsigned: true }).is_err());
+    }
+
+    #[test]
+    fn names_are_quoted() {
+        assert_eq!(select_expression("a`b", &ColumnType::Json), "`a``b`");
+        assert_eq!(select_expression("e", &ColumnType::Enum { labels: vec![] }), "CONVERT(`e` USING utf8mb4)");
+    }
 }

@@ -328,7 +328,9 @@ fn columns(cursor: &mut Cursor<'_>) -> Result<Vec<MapColumn>, DecodeError> {
 
 fn labels_of(cursor: &mut Cursor<'_>, collation: Option<u16>) -> Result<Vec<String>, Fault> {
     let count = cursor.lenenc()?;
-    let charset = Charset::of(collation.unwrap_or(Charset::UTF8MB4_COLLATION)).ok_or(Fault::Collation(collation.unwrap_or_default()))?;
+    // A server that writes labels writes their charset too.
+    let collation = collation.ok_or(Fault::Invalid("labels without a charset"))?;
+    let charset = Charset::of(collation).ok_or(Fault::Collation(collation))?;
     let mut labels = Vec::new();
     for _ in 0..count {
         let (label, _) = charset.decode(cursor.lenenc_bytes()?, InvalidText::Stop)?;
