@@ -154,3 +154,202 @@ fn rows_follow_inserts_updates_deletes_and_key_changes() {
     let gtid: Vec<String> = mysql.rows("select @@server_uuid");
     assert!(capture.tables.view().at().starts_with(&gtid[0]), "larder-at is a GTID: {}", capture.tables.view().at());
 }
+
+#[test]
+fn transactions_are_seen_whole_over_rotations_savepoints_and_xa() {
+    let mysql = Mysql::shared();
+    let database = items(mysql);
+    mysql.exec(&format!("create table {database}.more (id int primary key, name varchar(50))"));
+    let capture = Capture::of(mysql, &[&format!("{database}.items"), &format!("{database}.more")]);
+    let mut session = mysql.session();
+    session.exec(&format!("use {database}; begin; insert into items values (5, 'a'); insert into more values (5, 'a')"));
+    session.exec("savepoint s; insert into items values (6, 'gone'); rollback to savepoint s; commit");
+    capture.wait_row("more", "5", Some(r#"{"id":5,"name":"a"}"#));
+    assert_eq!(capture.row("items", "5").as_deref(), Some(r#"{"id":5,"name":"a"}"#));
+    session.exec("flush binary logs; insert into items values (7, 'b'); flush binary logs");
+    capture.wait_row("items", "7", Some(r#"{"id":7,"name":"b"}"#));
+    // An XA transaction is seen at its commit, one that is rolled back never.
+    session.exec("xa start 'one'; insert into items values (8, 'c'); xa end 'one'; xa prepare 'one'");
+    mysql.exec(&format!("xa start 'two', 'x', 7; insert into {database}.items values (9, 'd'); xa end 'two', 'x', 7; xa prepare 'two', 'x', 7"));
+    mysql.exec(&format!("insert into {database}.items values (10, 'after')"));
+    capture.wait_row("items", "10", Some(r#"{"id":10,"name":"after"}"#));
+    assert_eq!(capture.row("items", "8"), None);
+    session.exec("xa commit 'one'");
+    mysql.exec(&format!("xa rollback 'two', 'x', 7; insert into {database}.items values (11, 'end')"));
+    capture.wait_row("items", "11", Some(r#"{"id":11,"name":"end"}"#));
+    assert_eq!(capture.row("items", "8").as_deref(), Some(r#"{"id":8,"name":"c"}"#));
+    capture.wait_same("items", || select_items(mysql, &format!("{database}.items")));
+}
+
+#[test]
+fn b21_an_xa_transaction_prepared_before_the_start_is_read_when_it_commits() {
+    let mysql = Mysql::shared();
+    let database = items(mysql);
+    mysql.exec(&format!("xa start '{database}'; insert into {database}.items values (8, 'c'); xa end '{database}'; xa prepare '{database}'"));
+    let capture = Capture::of(mysql, &[&format!("{database}.items")]);
+    assert_eq!(capture.row("items", "8"), None);
+    mysql.exec(&format!("xa commit '{database}'"));
+    capture.wait_row("items", "8", Some(r#"{"id":8,"name":"c"}"#));
+}
+
+#[test]
+fn b13_compressed_transactions_and_tagged_gtids() {
+    let mysql = Mysql::shared();
+    let database = items(mysql);
+    let capture = Capture::of(mysql, &[&format!("{database}.items")]);
+    let mut session = mysql.session();
+    session.exec(&format!("use {database}; set binlog_transaction_compression = on; insert into items values (3, repeat('c', 40)); begin; insert into items values (4, 'd'); delete from items where id = 1; commit"));
+    session.exec("alter table items comment 'in between'; update items set name = 'e' where id = 3");
+    capture.wait_row("items", "3", Some(r#"{"id":3,"name":"e"}"#));
+    session.exec("set gtid_next = 'automatic:blue'; insert into items values (5, 'tagged')");
+    capture.wait_row("items", "5", Some(r#"{"id":5,"name":"tagged"}"#));
+    assert!(capture.tables.view().at().contains(":blue:"), "{}", capture.tables.view().at());
+    session.exec("set binlog_transaction_compression = off; insert into items values (6, 'plain')");
+    capture.wait_row("items", "6", Some(r#"{"id":6,"name":"plain"}"#));
+    capture.wait_same("items", || select_items(mysql, &format!("{database}.items")));
+    // With tags in the set the stream is resumed and a capture is started anew.
+    let again = Capture::of(mysql, &[&format!("{database}.items")]);
+    again.wait_same("items", || select_items(mysql, &format!("{database}.items")));
+}
+
+#[test]
+fn d_statements_that_change_tables() {
+    let mysql = Mysql::shared();
+    let database = items(mysql);
+    let source = format!("{database}.items");
+    let capture = Capture::of(mysql, &[&source]);
+    let mut session = mysql.session();
+    session.exec(&format!("use {database}; truncate items; insert into items values (3, 'x')"));
+    capture.wait_row("items", "3", Some(r#"{"id":3,"name":"x"}"#));
+    assert_eq!(capture.row("items", "1"), None);
+    // D02: values never land in their neighbours.
+    session.exec("alter table items add column first_one int default 7 first; insert into items values (1, 4, 'y')");
+    capture.wait_row("items", "4", Some(r#"{"first_one":1,"id":4,"name":"y"}"#));
+    capture.wait_row("items", "3", Some(r#"{"first_one":7,"id":3,"name":"x"}"#));
+    // D09: the name stands for another table.
+    session.exec("create table new_items (id int primary key, name varchar(50)); insert into new_items values (20, 'new'); rename table items to old_items, new_items to items");
+    session.exec("insert into items values (21, 'newer'); insert into old_items values (1, 99, 'nobody sees it')");
+    capture.wait_row("items", "21", Some(r#"{"id":21,"name":"newer"}"#));
+    capture.wait_same("items", || select_items(mysql, &source));
+    // D22: a statement that was not logged is noticed at the next row.
+    session.exec("set sql_log_bin = 0; alter table items drop column name, add column other int default 5; set sql_log_bin = 1; insert into items values (22, 6)");
+    capture.wait_row("items", "22", Some(r#"{"id":22,"other":6}"#));
+    capture.wait_row("items", "20", Some(r#"{"id":20,"other":5}"#));
+    // D18: content goes without row events.
+    session.exec("alter table items partition by range (id) (partition a values less than (21), partition b values less than (100)); insert into items values (23, 1)");
+    capture.wait_row("items", "23", Some(r#"{"id":23,"other":1}"#));
+    session.exec("alter table items drop partition a; insert into items values (24, 1)");
+    capture.wait_row("items", "24", Some(r#"{"id":24,"other":1}"#));
+    assert_eq!(capture.row("items", "20"), None);
+    // create table as select is one transaction of statement and rows
+    session.exec("drop table items");
+    capture.wait_stopped("items", Reason::TableDropped);
+    assert_eq!(capture.row("items", "24").as_deref(), Some("not ready"), "old rows are never answered");
+    session.exec("create table items (id int primary key) as select 30 as id, 'z' as name");
+    capture.wait_row("items", "30", Some(r#"{"id":30,"name":"z"}"#));
+    session.exec("alter table items drop primary key, add primary key (name)");
+    capture.wait_stopped("items", Reason::KeyChanged);
+}
+
+#[test]
+fn b22_rows_changed_by_statement_stop_their_table_alone() {
+    let mysql = Mysql::shared();
+    let database = items(mysql);
+    mysql.exec(&format!("create table {database}.more (id int primary key, name varchar(50)); create table {database}.others (id int primary key)"));
+    let capture = Capture::of(mysql, &[&format!("{database}.items"), &format!("{database}.more")]);
+    let mut session = mysql.session();
+    session.exec(&format!("use {database}; set binlog_format = statement; insert into others values (1); insert into items values (3, 'x')"));
+    capture.wait_stopped("items", Reason::StatementFormat);
+    session.exec("set binlog_format = row; insert into more values (1, 'on')");
+    capture.wait_row("more", "1", Some(r#"{"id":1,"name":"on"}"#));
+}
+
+#[test]
+fn rows_above_16_mb_and_every_image_of_them() {
+    let mysql = Mysql::shared();
+    let database = mysql.database("capture");
+    mysql.exec(&format!("create table {database}.large (id int primary key, text longtext)"));
+    let capture = Capture::of(mysql, &[&format!("{database}.large")]);
+    mysql.exec(&format!("set global max_allowed_packet = 67108864; insert into {database}.large values (1, repeat('a', 20000000))"));
+    let length = |key: &str| capture.row("large", key).map_or(0, |row| row.len());
+    wait_for("the large row", SOON, || if length("1") > 20_000_000 { Ok(()) } else { Err(length("1").to_string()) });
+    mysql.exec(&format!("insert into {database}.large values (2, 'small')"));
+    capture.wait_row("large", "2", Some(r#"{"id":2,"text":"small"}"#));
+    let again = Capture::of(mysql, &[&format!("{database}.large")]);
+    assert_eq!(again.row("large", "1"), capture.row("large", "1"));
+}
+
+#[test]
+fn n14_chunks_follow_the_servers_order_of_every_kind_of_key() {
+    let mysql = Mysql::shared();
+    let database = mysql.database("capture");
+    for (table, kind, values) in [
+        ("k_int", "int", "-5,-1,0,3,2147483647"),
+        ("k_big", "bigint unsigned", "0,9223372036854775808,18446744073709551615,7"),
+        ("k_text", "varchar(20) collate utf8mb4_0900_ai_ci", "'a','B','á2','ß','sT','Z','é'"),
+        ("k_latin", "varchar(20) character set latin1 collate latin1_swedish_ci", "'a','é','Z','ü','0'"),
+        ("k_enum", "enum('z','m','a')", "'a','m','z'"),
+        ("k_bit", "bit(9)", "b'1',b'100000000',b'11'"),
+        ("k_dec", "decimal(30,5)", "1.00001,-99999999999999999999.5,99999999999999999999.5,99999999999999999999.50001"),
+        ("k_bin", "binary(3)", "x'000001',x'ff0000',x'8000'"),
+        ("k_time", "datetime(6)", "'2020-01-01 00:00:00.000001','2020-01-01 00:00:00.000002','1999-01-01'"),
+        ("k_clock", "time(3)", "'-10:00:00.5','00:00:00','99:59:59.999'"),
+        ("k_float", "float", "0.1,1e10,-3.5,1.1"),
+    ] {
+        let rows: String = values.split(',').map(|value| format!("(1, {value}), (2, {value}),")).collect();
+        let rows = rows.trim_end_matches(',');
+        mysql.exec(&format!("create table {database}.{table} (a int, k {kind}, primary key (k, a)); insert into {database}.{table} values {rows}"));
+    }
+    let names: Vec<String> = mysql.rows(&format!("select concat(table_schema, '.', table_name) from information_schema.tables where table_schema = '{database}'"));
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let capture = Capture::with(&format!("{}snapshot_chunk = 2\n", mysql.config()), &sections(&names));
+    capture.wait_ready();
+    for summary in capture.tables.summaries() {
+        let count: Vec<usize> = mysql.rows(&format!("select count(*) from {}", summary.source));
+        assert_eq!(summary.rows, count[0], "{}", summary.name);
+    }
+}
+
+#[test]
+fn n01_a_snapshot_under_writes_ends_with_what_select_shows() {
+    let mysql = Mysql::shared();
+    let database = mysql.database("capture");
+    let table = format!("{database}.items");
+    mysql.exec(&format!(
+        "set cte_max_recursion_depth = 100000; create table {table} (id int primary key, name varchar(50)); \
+         insert into {table} with recursive n(i) as (select 1 union all select i + 1 from n where i < 20000) select i, concat('n', i) from n"
+    ));
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for writer in 0..2 {
+            let (table, done) = (&table, &done);
+            scope.spawn(move || {
+                let mut session = mysql.session();
+                for i in 0.. {
+                    if done.load(std::sync::atomic::Ordering::Relaxed) {
+                        break;
+                    }
+                    let key = (i * 7919 + writer * 13) % 30_000;
+                    session.exec(&match i % 4 {
+                        0 => format!("replace into {table} values ({key}, 'w{i}')"),
+                        1 => format!("update {table} set name = 'u{i}' where id = {key}"),
+                        2 => format!("update ignore {table} set id = {} where id = {key}", (key + 15_001) % 30_000),
+                        _ => format!("delete from {table} where id = {key}"),
+                    });
+                }
+            });
+        }
+        let captures: Vec<Capture> = (0..3)
+            .map(|_| {
+                let capture = Capture::with(&format!("{}snapshot_chunk = 500\n", mysql.config()), &sections(&[&table]));
+                capture.wait_ready();
+                capture
+            })
+            .collect();
+        std::thread::sleep(Duration::from_millis(500));
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        for capture in captures {
+            capture.wait_same("items", || select_items(mysql, &table));
+        }
+    });
+}
