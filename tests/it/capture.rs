@@ -11,7 +11,7 @@ use larder::mysql::SourceStatus;
 use larder::table::{Lookup, State, Tables};
 use tokio::sync::watch;
 
-use crate::support::{Mysql, unique, wait_for};
+use crate::support::{Fault, Mysql, Proxy, unique, wait_for};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -32,7 +32,10 @@ impl Capture {
     }
 
     fn with(mysql: &str, tables: &str) -> Self {
-        let plan = plan(mysql, tables);
+        Self::start(plan(mysql, tables))
+    }
+
+    fn start(plan: Plan) -> Self {
         let names = plan.tables.iter().map(|table| (table.name.clone(), format!("{}.{}", table.database, table.table)));
         let tables = Arc::new(Tables::new(names));
         let status = Arc::new(SourceStatus::default());
@@ -45,6 +48,10 @@ impl Capture {
         Self { tables, status, stop, ended: Some(running) }
     }
 
+    fn is_over(&self) -> bool {
+        self.ended.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
     fn state(&self, table: &str) -> State {
         let view = self.tables.view();
         let state = view.state(view.find(table).expect("the table is captured")).clone();
@@ -55,8 +62,7 @@ impl Capture {
     fn wait_ready(&self) {
         wait_for("all tables to be ready", SOON, || {
             let summaries = self.tables.summaries();
-            let ended = self.ended.as_ref().is_some_and(JoinHandle::is_finished);
-            assert!(!ended, "the capture ended: {summaries:?}");
+            assert!(!self.is_over(), "the capture ended: {summaries:?}");
             if summaries.iter().all(|table| table.state == State::Ready) { Ok(()) } else { Err(format!("{summaries:?}")) }
         });
     }
@@ -352,4 +358,173 @@ fn n01_a_snapshot_under_writes_ends_with_what_select_shows() {
             capture.wait_same("items", || select_items(mysql, &table));
         }
     });
+}
+
+#[test]
+fn a_server_without_gtids_metadata_and_checksums() {
+    let mysql = Mysql::start(&["--gtid-mode=OFF", "--enforce-gtid-consistency=OFF", "--binlog-row-metadata=MINIMAL", "--binlog-checksum=NONE"]);
+    let database = items(&mysql);
+    let source = format!("{database}.items");
+    let capture = Capture::of(&mysql, &[&source]);
+    let mut session = mysql.session();
+    session.exec(&format!("use {database}; insert into items values (3, 'x'); flush binary logs; update items set name = 'y' where id = 3"));
+    capture.wait_row("items", "3", Some(r#"{"id":3,"name":"y"}"#));
+    let at = capture.tables.view().at().to_string();
+    assert!(at.contains(":binlog.0000"), "uuid:file:offset, not {at}");
+    session.exec("alter table items add column n smallint unsigned default 65535 first; insert into items values (1, 4, 'z')");
+    capture.wait_row("items", "4", Some(r#"{"n":1,"id":4,"name":"z"}"#));
+    capture.wait_row("items", "3", Some(r#"{"n":65535,"id":3,"name":"y"}"#));
+    session.exec("set sql_log_bin = 0; alter table items drop column n; set sql_log_bin = 1; insert into items values (5, 'w')");
+    capture.wait_row("items", "5", Some(r#"{"id":5,"name":"w"}"#));
+    session.exec("truncate items; insert into items values (6, 'v')");
+    capture.wait_row("items", "6", Some(r#"{"id":6,"name":"v"}"#));
+    capture.wait_same("items", || select_items(&mysql, &source));
+    // A second capture begins at the start of the file, over all that.
+    let again = Capture::of(&mysql, &[&source]);
+    again.wait_same("items", || select_items(&mysql, &source));
+    mysql.kill();
+    mysql.restart();
+    mysql.exec(&format!("insert into {source} values (7, 'after the crash')"));
+    for capture in [&capture, &again] {
+        capture.wait_row("items", "7", Some(r#"{"id":7,"name":"after the crash"}"#));
+        capture.wait_same("items", || select_items(&mysql, &source));
+    }
+    assert!(capture.status.reconnects() > 0);
+}
+
+#[test]
+fn killed_connections_and_servers_cost_nothing_and_purged_logs_end_the_capture() {
+    let mysql = Mysql::start(&[]);
+    let database = items(&mysql);
+    let source = format!("{database}.items");
+    let proxy = Proxy::to(&mysql.address);
+    let capture = Capture::with(&mysql.config_at(&proxy.address), &sections(&[&source]));
+    capture.wait_ready();
+    let dumps = || mysql.rows::<u64>("select id from information_schema.processlist where command like 'Binlog Dump%'");
+    for id in dumps() {
+        mysql.exec(&format!("kill {id}; insert into {source} values (3, 'x')"));
+    }
+    capture.wait_row("items", "3", Some(r#"{"id":3,"name":"x"}"#));
+    mysql.kill();
+    assert_eq!(capture.row("items", "3").as_deref(), Some(r#"{"id":3,"name":"x"}"#), "rows stay usable");
+    mysql.restart();
+    mysql.exec(&format!("insert into {source} values (4, 'y')"));
+    capture.wait_row("items", "4", Some(r#"{"id":4,"name":"y"}"#));
+    // B27: bytes vanish without a word; after three heartbeats the connection is given up.
+    proxy.set(Fault::Stall);
+    mysql.exec(&format!("insert into {source} values (5, 'z')"));
+    wait_for("the silence to be noticed", SOON, || if capture.status.connected() { Err("connected".into()) } else { Ok(()) });
+    proxy.set(Fault::None);
+    capture.wait_row("items", "5", Some(r#"{"id":5,"name":"z"}"#));
+    capture.wait_same("items", || select_items(&mysql, &source));
+    // B02
+    proxy.set(Fault::Cut);
+    mysql.exec(&format!("insert into {source} values (6, 'lost'); flush binary logs; insert into {source} values (7, 'x'); flush binary logs"));
+    mysql.exec("purge binary logs before now() + interval 1 second");
+    proxy.set(Fault::None);
+    match capture.end() {
+        Err(Stop::Operator { reason: Reason::Purged, message }) => assert!(message.contains("restart Larder"), "{message}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn n19_hostile_settings_of_the_server() {
+    let mysql = Mysql::start(&[]);
+    let database = items(&mysql);
+    let source = format!("{database}.items");
+    mysql.exec(&format!("insert into {source} with recursive n(i) as (select 3 union all select i + 1 from n where i < 900) select i, concat('é', i) from n"));
+    mysql.exec(
+        "set global sql_select_limit = 10, max_execution_time = 1, sql_mode = 'ANSI,NO_BACKSLASH_ESCAPES', character_set_results = latin1, autocommit = 0, \
+         time_zone = '+05:30', transaction_isolation = 'READ-UNCOMMITTED', completion_type = 'CHAIN', net_write_timeout = 1, information_schema_stats_expiry = 1",
+    );
+    let mut session = mysql.session();
+    session.exec(&format!("set autocommit = 1, completion_type = 0; use {database}; create table times (id int primary key, at timestamp(3)); insert into times values (1, '2024-01-01 05:30:00.5')"));
+    let capture = Capture::with(&format!("{}snapshot_chunk = 100\n", mysql.config()), &sections(&[&source, &format!("{database}.times")]));
+    capture.wait_ready();
+    assert_eq!(capture.tables.summaries()[0].rows, 900);
+    assert_eq!(capture.row("items", "900").as_deref(), Some(r#"{"id":900,"name":"é900"}"#));
+    assert_eq!(capture.row("times", "1").as_deref(), Some(r#"{"id":1,"at":"2024-01-01T00:00:00.500Z"}"#));
+    session.exec("truncate table \"items\"; insert into times values (2, '2024-01-01 05:30:00.25')");
+    capture.wait_row("times", "2", Some(r#"{"id":2,"at":"2024-01-01T00:00:00.250Z"}"#));
+    assert_eq!(capture.row("items", "900"), None);
+}
+
+#[test]
+fn preconditions_are_reported_all_at_once() {
+    let mysql = Mysql::start(&["--binlog-row-image=MINIMAL", "--binlog-format=MIXED"]);
+    let database = items(&mysql);
+    mysql.exec(&format!(
+        "use {database}; create table no_key (a int); create table keyed (a int, b int not null, unique key (b)); create table parents (id int primary key) engine = myisam; create view seen as select 1 as id; \
+         set sql_log_bin = 0; create user poor identified by 'poor'; grant select on {database}.* to poor"
+    ));
+    let tables = format!(
+        "{}[tables.missing]\nmysql = \"{database}.item\"\n[tables.keyed]\nmysql = \"{database}.keyed\"\nkey = [\"b\"]\n[tables.projected]\nmysql = \"{database}.items\"\ncolumns = [\"id\", \"nam\"]\n",
+        sections(&[&format!("{database}.no_key"), &format!("{database}.parents"), &format!("{database}.seen")])
+    );
+    let poor = format!("[mysql]\naddress = \"{}\"\nuser = \"poor\"\npassword = \"poor\"\ntls = \"disabled\"\n", mysql.address);
+    let Err(Stop::Precondition(text)) = Capture::with(&poor, &tables).end() else { panic!("preconditions do not hold") };
+    for part in [
+        "binlog_format is MIXED",
+        "binlog_row_image is MINIMAL",
+        "GRANT REPLICATION CLIENT ON *.* TO poor",
+        "GRANT REPLICATION SLAVE ON *.* TO poor",
+        "no_key has no primary key",
+        "parents is stored by MyISAM",
+        "seen is a view",
+        &format!("no table {database}.item, or the user may not see it (did you mean items?)"),
+        "no column nam, needed by tables.projected.columns (did you mean name?)",
+    ] {
+        assert!(text.contains(part), "{part} is missing in:\n{text}");
+    }
+    assert!(!text.contains("tables.keyed"), "a unique key of NOT NULL columns will do:\n{text}");
+    let wrong = format!("[mysql]\naddress = \"{}\"\nuser = \"poor\"\npassword = \"wrong\"\ntls = \"disabled\"\n", mysql.address);
+    let Err(Stop::Precondition(text)) = Capture::with(&wrong, &sections(&[&format!("{database}.items")])).end() else { panic!("the password is wrong") };
+    assert!(text.contains("Access denied"), "{text}");
+    mysql.exec(&format!("set sql_log_bin = 0; revoke all on *.* from poor; revoke select on {database}.* from poor"));
+    let Err(Stop::Precondition(text)) = Capture::with(&poor, &sections(&[&format!("{database}.items")])).end() else { panic!("no rights") };
+    assert!(text.contains("GRANT SELECT"), "{text}");
+}
+
+#[test]
+fn tls_as_configured_and_passwords_without_it() {
+    let mysql = &Mysql::start(&["--secure-file-priv="]);
+    let database = items(mysql);
+    let tables = sections(&[&format!("{database}.items")]);
+    let pem: Vec<String> = mysql.rows("select convert(load_file(concat(@@datadir, 'ca.pem')) using utf8mb4)");
+    let path = std::env::temp_dir().join(unique("ca.pem"));
+    std::fs::write(&path, &pem[0]).expect("write the certificate");
+    let with = |tls: &str| mysql.config().replace("tls = \"disabled\"\n", tls);
+    let ca = format!("tls_ca = \"{}\"\n", path.display());
+    for tls in ["tls = \"required\"\n".to_owned(), format!("tls = \"verify-ca\"\n{ca}")] {
+        mysql.exec("alter user larder require ssl");
+        Capture::with(&with(&tls), &tables).wait_ready();
+    }
+    mysql.exec("alter user larder require none");
+    for tls in ["tls = \"verify-ca\"\n".to_owned(), format!("tls = \"verify-identity\"\n{ca}")] {
+        let Err(Stop::Precondition(text)) = Capture::with(&with(&tls), &tables).end() else { panic!("{tls} must not trust this server") };
+        assert!(text.contains("mysql.tls"), "{text}");
+    }
+    // Empties the server's cache of passwords: the client then sends its password under the server's RSA key.
+    mysql.exec("flush privileges");
+    Capture::with(&mysql.config(), &tables).wait_ready();
+    let _ = std::fs::remove_file(path);
+}
+
+#[test]
+fn b31_two_captures_with_one_server_id() {
+    let mysql = Mysql::start(&[]);
+    let database = items(&mysql);
+    let source = format!("{database}.items");
+    let config = |id: u32| format!("{}server_id = {id}\n", mysql.config());
+    let start = |id: u32| {
+        let text = format!("name = \"capture\"\n{}[kafka]\nbrokers = \"127.0.0.1:1\"\n{}", config(id), sections(&[&source]));
+        Capture::start(config::parse(&text, "test.toml", std::path::Path::new("")).unwrap_or_else(|errors| panic!("{errors}")))
+    };
+    let (one, two) = (start(77), start(77));
+    wait_for("one of two with the same server id to give up", SOON, || {
+        if [&one, &two].iter().any(|capture| capture.is_over()) { Ok(()) } else { Err("both run".to_owned()) }
+    });
+    let over = if one.is_over() { one } else { two };
+    assert!(matches!(over.end(), Err(Stop::Operator { reason: Reason::ServerIdClash, .. })));
 }
