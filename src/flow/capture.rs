@@ -34,8 +34,8 @@ const SHOW_POSITION: Duration = Duration::from_millis(100);
 
 /// Captures until `stop` turns true (or its sender is gone), or until something that only a person can set right.
 ///
-/// Decoding keeps a core busy for as long as there is something to read: give it a runtime of its own, so that HTTP answers
-/// meanwhile. Dropping the future ends it between two transactions.
+/// Decoding keeps a core busy for as long as there is something to read, so the future is for a thread and a runtime of its own (it
+/// cannot be sent to another). Dropping it ends the capture between two transactions.
 pub async fn run(plan: Arc<Plan>, tables: Arc<Tables>, status: Arc<SourceStatus>, mut stop: watch::Receiver<bool>) -> Result<(), Stop> {
     let Some(mysql) = plan.mysql.clone() else { return Ok(()) };
     let capture = Capture { mysql, plan, tables, status };
