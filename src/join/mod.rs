@@ -7,6 +7,8 @@ mod program;
 mod reader;
 mod shape;
 pub mod template;
+#[cfg(test)]
+mod tests;
 
 pub use convert::Conversion;
 pub use enrich::{Enricher, Input, Lookups, Output, Verdict};
