@@ -74,9 +74,10 @@ pub struct Enricher {
 
 #[derive(Default)]
 struct Buffers {
-    /// The record's own members, with the opening brace, when there is no template.
-    members: Vec<u8>,
+    /// The output's value. Its first `shared` bytes are the same for every element of the record.
     value: Vec<u8>,
+    /// Unknown until an element of the record gets that far.
+    shared: Option<usize>,
     key: Vec<u8>,
     header: Vec<u8>,
     /// Header values one after the other, and where each ends; `None` for no header.
@@ -173,10 +174,12 @@ impl Enricher {
 
     /// Notices tables whose schema has changed since the last record.
     fn follow_schemas(&mut self, view: &View<'_>) -> Result<(), String> {
-        for ((join, columns), plan) in self.joins.iter_mut().zip(&mut self.columns).zip(&self.plan.joins) {
+        for (at, ((join, columns), plan)) in self.joins.iter_mut().zip(&mut self.columns).zip(&self.plan.joins).enumerate() {
             let schema = view.schema(plan.table);
             if columns.follow(schema) {
                 join.parts = key_parts(schema);
+                let programs = self.key.iter_mut().chain(&mut self.headers).chain([&mut self.value]);
+                programs.for_each(|program| program.follow(at, columns));
             }
             if join.parts.len() != join.key.len() {
                 return Err(format!(
@@ -219,9 +222,7 @@ impl Enricher {
         if self.meta.fill(&self.wanted_meta, input).is_err() {
             return bad("bad-shape", "the message key is no UTF-8 text, which `meta.key` needs".into());
         }
-        if let Some(names) = &self.additions {
-            write_members(value, &self.found, names, &mut self.buffers.members);
-        }
+        self.buffers.shared = None;
         Ok(value)
     }
 
@@ -282,12 +283,20 @@ impl Enricher {
         let zone = &self.plan.zone;
         let unfit = |unfit: Unfit<'_>| format!("`{}` {}", unfit.label, unfit.refusal);
 
-        buffers.value.clear();
-        if self.additions.is_some() {
-            buffers.value.extend_from_slice(&buffers.members);
-            if buffers.members.len() > 1 && !self.value.is_empty() {
-                buffers.value.push(b',');
+        if let Some(shared) = buffers.shared {
+            buffers.value.truncate(shared);
+        } else {
+            buffers.value.clear();
+            if let Some(names) = &self.additions {
+                write_members(record, &self.found, names, &mut buffers.value);
+                if buffers.value.len() > 1 && !self.value.is_empty() {
+                    buffers.value.push(b',');
+                }
             }
+            if let Err(fault) = self.value.write_shared(&moment, zone, &mut buffers.value) {
+                return out.dead_letter(element, "shape", "bad-shape", &unfit(fault));
+            }
+            buffers.shared = Some(buffers.value.len());
         }
         if let Err(fault) = self.value.write(&moment, zone, &mut buffers.value) {
             return out.dead_letter(element, "shape", "bad-shape", &unfit(fault));
@@ -404,7 +413,7 @@ fn key_parts(schema: &Schema) -> Vec<KeyPart> {
     schema.key.iter().map(part).collect()
 }
 
-/// Writes `{` and the record's members without the closing brace: the last of equal names, and none that is added later.
+/// Appends `{` and the record's members without the closing brace: the last of equal names, and none that is added later.
 fn write_members(record: &[u8], found: &Found, added: &[String], out: &mut Vec<u8>) {
     let mut seen: HashSet<Cow<'_, [u8]>> = added.iter().map(|name| name.as_bytes().into()).collect();
     let mut kept: Vec<_> = found
@@ -417,7 +426,6 @@ fn write_members(record: &[u8], found: &Found, added: &[String], out: &mut Vec<u
         })
         .collect();
     kept.reverse();
-    out.clear();
     out.push(b'{');
     for (index, (name, value)) in kept.into_iter().enumerate() {
         if index > 0 {
