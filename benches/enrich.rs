@@ -30,57 +30,83 @@ product   = { id = "$product.id | string", name = "$product.name", description =
 orderItem = "$item"
 "#;
 
+/// Each form plays its orders in so many rounds, taking turns; the best round counts, because others use the machine too.
+const ROUNDS: usize = 10;
+
 fn main() {
-    let total = std::env::args().filter_map(|a| a.parse().ok()).next().unwrap_or(1_000_000);
+    let total: usize = std::env::args().filter_map(|a| a.parse().ok()).next().unwrap_or(1_000_000);
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     let orders: Vec<(String, String)> = (0..DISTINCT).map(|_| order(&mut random)).collect();
     let bytes: usize = orders.iter().map(|(_, order)| order.len()).sum();
-    println!("{total} orders, {} bytes each on average", bytes / DISTINCT);
-
-    measure("serde_json, borrowed, reading only", total, || {
-        each(&orders, total, |_, order| {
-            black_box(serde_json::from_str::<Order<'_>>(order).expect("an order"));
-            0
-        })
-    });
+    println!("{total} orders, {} bytes each on average, best of {ROUNDS} rounds", bytes / DISTINCT);
 
     let rows: Vec<(Key, Row)> = (1..=PRODUCTS).map(product).collect();
     let mut by_hand = ByHand { products: rows.iter().cloned().collect(), value: Vec::new() };
-    measure("loop written by hand, serde_json", total, || each(&orders, total, |_, order| by_hand.process(order)));
-
     let tables = Tables::new([("products".to_owned(), "pizzashop.products".to_owned())]);
     tables.begin_snapshot(PRODUCT, Arc::new(schema()));
     tables.load(PRODUCT, rows, 100);
     tables.set_ready(PRODUCT);
     let mut enricher = Enricher::new(Arc::new(plan()));
-    measure("larder: Enricher::process", total, || {
-        each(&orders, total, |key, order| {
-            let mut discard = Discard(0);
-            let input = Input {
-                topic: "orders",
-                partition: 0,
-                offset: 0,
-                timestamp_ms: Some(0),
-                key: Some(key.as_bytes()),
-                value: Some(order.as_bytes()),
-            };
-            assert_eq!(enricher.process(&input, &tables.view(), &mut discard), Verdict::Done);
-            discard.0
-        })
-    });
+
+    let round = total / ROUNDS;
+    let (mut reading, mut hand, mut larder) = (Best::default(), Best::default(), Best::default());
+    for _ in 0..ROUNDS {
+        reading.measure(|| {
+            each(&orders, round, |_, order| {
+                black_box(serde_json::from_str::<Order<'_>>(order).expect("an order"));
+                0
+            })
+        });
+        hand.measure(|| each(&orders, round, |_, order| by_hand.process(order)));
+        larder.measure(|| {
+            each(&orders, round, |key, order| {
+                let mut discard = Discard(0);
+                let input = Input {
+                    topic: "orders",
+                    partition: 0,
+                    offset: 0,
+                    timestamp_ms: Some(0),
+                    key: Some(key.as_bytes()),
+                    value: Some(order.as_bytes()),
+                };
+                assert_eq!(enricher.process(&input, &tables.view(), &mut discard), Verdict::Done);
+                discard.0
+            })
+        });
+    }
+    reading.print("serde_json, borrowed, reading only", round);
+    hand.print("loop written by hand, serde_json", round);
+    larder.print("larder: Enricher::process", round);
 }
 
-/// Runs `work`, which answers how many outputs it made, and prints what it took.
-fn measure(name: &str, orders: usize, work: impl FnOnce() -> usize) {
-    let (began, cpu) = (Instant::now(), cpu_time());
-    let outputs = work();
-    let (wall, cpu) = (began.elapsed(), cpu_time().saturating_sub(cpu));
-    println!(
-        "{name:36} {:8.0} ns/order  {:9.0} orders/s  {:6.2} CPU s  {outputs} outputs",
-        wall.as_nanos() as f64 / orders as f64,
-        orders as f64 / wall.as_secs_f64(),
-        cpu.as_secs_f64(),
-    );
+/// The shortest round, by wall time and by time on a processor, and the outputs of one.
+#[derive(Default)]
+struct Best {
+    wall: Option<Duration>,
+    cpu: Option<Duration>,
+    outputs: usize,
+}
+
+impl Best {
+    fn measure(&mut self, work: impl FnOnce() -> usize) {
+        let (began, cpu) = (Instant::now(), cpu_time());
+        self.outputs = work();
+        let (wall, cpu) = (began.elapsed(), cpu_time().saturating_sub(cpu));
+        self.wall = Some(self.wall.map_or(wall, |best| best.min(wall)));
+        self.cpu = Some(self.cpu.map_or(cpu, |best| best.min(cpu)));
+    }
+
+    fn print(&self, name: &str, orders: usize) {
+        let wall = self.wall.unwrap_or_default().as_secs_f64();
+        let cpu = self.cpu.unwrap_or_default().as_secs_f64();
+        println!(
+            "{name:36} {:6.0} ns/order  {:9.0} orders/s  {:8.3} CPU s per million  {} outputs",
+            wall * 1e9 / orders as f64,
+            orders as f64 / wall,
+            cpu * 1e6 / orders as f64,
+            self.outputs,
+        );
+    }
 }
 
 fn each(orders: &[(String, String)], total: usize, mut process: impl FnMut(&str, &str) -> usize) -> usize {
