@@ -2,6 +2,8 @@
 
 mod convert;
 mod enrich;
+mod form;
+mod lookup;
 pub mod path;
 mod program;
 mod reader;

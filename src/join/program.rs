@@ -93,7 +93,7 @@ impl Places {
                 source => Step::Copy(source),
             },
             Part::Value { path, conversion: Some(conversion) } => Step::Convert {
-                label: format!("{} | {}", path.display(&self.joins), conversion.name()),
+                label: format!("{} | {}", path.describe(&self.joins), conversion.name()),
                 source: self.source(path),
                 conversion: *conversion,
             },
@@ -141,14 +141,14 @@ impl Columns {
         Self { names, schema: None, indexes: Vec::new() }
     }
 
-    /// True when `schema` is not the one known so far.
-    pub fn follow(&mut self, schema: &Arc<Schema>) -> bool {
-        if self.schema.as_ref().is_some_and(|known| Arc::ptr_eq(known, schema)) {
-            return false;
-        }
+    /// Whether the columns were found in this very schema.
+    pub fn is_of(&self, schema: &Arc<Schema>) -> bool {
+        self.schema.as_ref().is_some_and(|known| Arc::ptr_eq(known, schema))
+    }
+
+    pub fn follow(&mut self, schema: &Arc<Schema>) {
         self.indexes = self.names.iter().map(|name| schema.column_index(name)).collect();
         self.schema = Some(schema.clone());
-        true
     }
 
     #[inline]
@@ -210,7 +210,7 @@ pub(super) struct Moment<'a> {
 impl<'a> Moment<'a> {
     /// The JSON at a place; `null` where there is nothing.
     #[inline]
-    pub fn fragment(&self, source: &'a Source) -> &'a [u8] {
+    pub fn fragment(&self, source: &Source) -> &'a [u8] {
         let fragment = match source {
             Source::Record { slot } => self.found.record(*slot).of(self.record),
             Source::Item { slot } => self.found.item(self.element, *slot).of(self.record),
@@ -311,16 +311,16 @@ impl Program {
     }
 
     /// Appends what is the same for every element of a record; [`Program::write`] appends the rest.
-    pub fn write_shared<'a>(&'a self, moment: &Moment<'a>, zone: &TimeZone, out: &mut Vec<u8>) -> Result<(), Unfit<'a>> {
+    pub fn write_shared<'p>(&'p self, moment: &Moment<'_>, zone: &TimeZone, out: &mut Vec<u8>) -> Result<(), Unfit<'p>> {
         Self::run(&self.steps[..self.shared], moment, zone, out)
     }
 
     /// Appends the JSON of the output after its shared part.
-    pub fn write<'a>(&'a self, moment: &Moment<'a>, zone: &TimeZone, out: &mut Vec<u8>) -> Result<(), Unfit<'a>> {
+    pub fn write<'p>(&'p self, moment: &Moment<'_>, zone: &TimeZone, out: &mut Vec<u8>) -> Result<(), Unfit<'p>> {
         Self::run(&self.steps[self.shared..], moment, zone, out)
     }
 
-    fn run<'a>(steps: &'a [Step], moment: &Moment<'a>, zone: &TimeZone, out: &mut Vec<u8>) -> Result<(), Unfit<'a>> {
+    fn run<'p>(steps: &'p [Step], moment: &Moment<'_>, zone: &TimeZone, out: &mut Vec<u8>) -> Result<(), Unfit<'p>> {
         let mut at = 0;
         while let Some(step) = steps.get(at) {
             at += 1;
@@ -350,7 +350,12 @@ impl Program {
 
     /// The output as the bytes of a Kafka key or header: text as it stands, a number as its text, `None` for null, anything
     /// else its JSON. `buffer` is used where the bytes do not stand somewhere already.
-    pub fn bytes<'a>(&'a self, moment: &Moment<'a>, zone: &TimeZone, buffer: &'a mut Vec<u8>) -> Result<Option<Cow<'a, [u8]>>, Unfit<'a>> {
+    pub fn bytes<'p, 'a>(
+        &'p self,
+        moment: &Moment<'a>,
+        zone: &TimeZone,
+        buffer: &'a mut Vec<u8>,
+    ) -> Result<Option<Cow<'a, [u8]>>, Unfit<'p>> {
         let json = match self.steps.as_slice() {
             [Step::Copy(source)] => moment.fragment(source),
             [Step::Columns { join, column, .. }] => moment.column(*join, *column).unwrap_or(NULL),
