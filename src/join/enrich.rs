@@ -1,17 +1,15 @@
 //! One record in, its outputs out.
 
-use std::borrow::Cow;
-use std::collections::HashSet;
-use std::fmt::Write as _;
 use std::sync::Arc;
 
-use super::program::{Columns, MetaTexts, Moment, Places, Program, Source, Unfit};
+use super::form::Form;
+use super::lookup::Join;
+use super::path::Meta;
+use super::program::{Columns, MetaTexts, Moment, Places, Unfit};
 use super::shape::{Each, Found, Shape, Whole};
-use super::{Bad, JoinPlan, Missing, StreamPlan};
-use crate::model::key::text_of;
-use crate::model::row::write_string;
-use crate::model::{ColumnType, KeyKind, Row, Schema};
-use crate::table::{Lookup, View};
+use super::{Bad, Missing, StreamPlan};
+use crate::model::Row;
+use crate::table::View;
 
 /// One Kafka message, borrowed.
 #[derive(Debug, Clone, Copy)]
@@ -60,41 +58,12 @@ pub struct Enricher {
     joins: Vec<Join>,
     /// By join.
     columns: Vec<Columns>,
-    value: Program,
-    /// Names that `value` adds to the record's own members; `None` with a template.
-    additions: Option<Vec<String>>,
-    key: Option<Program>,
-    headers: Vec<Program>,
-    wanted_meta: Vec<super::path::Meta>,
+    form: Form,
+    wanted_meta: Vec<Meta>,
     found: Found,
     meta: MetaTexts,
+    key_buffer: Vec<u8>,
     lookups: Vec<Lookups>,
-    buffers: Buffers,
-}
-
-#[derive(Default)]
-struct Buffers {
-    /// The record's own members, with the opening brace, when there is no template.
-    members: Vec<u8>,
-    value: Vec<u8>,
-    key: Vec<u8>,
-    header: Vec<u8>,
-    /// Header values one after the other, and where each ends; `None` for no header.
-    headers: Vec<u8>,
-    header_ends: Vec<Option<usize>>,
-}
-
-/// How one join finds its row.
-struct Join {
-    key: Vec<Source>,
-    /// By key column; empty until the table's schema was seen.
-    parts: Vec<KeyPart>,
-}
-
-struct KeyPart {
-    kind: KeyKind,
-    /// The row form is a JSON string; asked only in keys of several columns.
-    quoted: bool,
 }
 
 /// Why a whole record is bad.
@@ -106,30 +75,16 @@ struct BadRecord {
 impl Enricher {
     pub fn new(plan: Arc<StreamPlan>) -> Self {
         let mut places = Places::new(&plan);
-        let joins = plan.joins.iter().map(|join| Join::new(join, &mut places)).collect();
-        let (value, additions) = match &plan.value {
-            Some(template) => (places.program(template), None),
-            None => {
-                let item = plan.each.iter().map(|_| "item".to_owned());
-                let names: Vec<String> = item.chain(plan.joins.iter().map(|j| j.name.clone())).collect();
-                (places.additions(&names), Some(names))
-            }
-        };
-        let key = plan.key.as_ref().map(|template| places.program(template));
-        let headers = plan.headers.iter().map(|(_, template)| places.program(template)).collect();
         Self {
-            joins,
-            value,
-            additions,
-            key,
-            headers,
+            joins: plan.joins.iter().map(|join| Join::new(join, &mut places)).collect(),
+            form: Form::new(&plan, &mut places),
             lookups: vec![Lookups::default(); plan.joins.len()],
             columns: places.columns.into_iter().map(Columns::new).collect(),
             shape: places.shape,
             wanted_meta: places.meta,
             found: Found::default(),
             meta: MetaTexts::default(),
-            buffers: Buffers::default(),
+            key_buffer: Vec::new(),
             plan,
         }
     }
@@ -173,19 +128,14 @@ impl Enricher {
 
     /// Notices tables whose schema has changed since the last record.
     fn follow_schemas(&mut self, view: &View<'_>) -> Result<(), String> {
-        for ((join, columns), plan) in self.joins.iter_mut().zip(&mut self.columns).zip(&self.plan.joins) {
+        for (at, plan) in self.plan.joins.iter().enumerate() {
             let schema = view.schema(plan.table);
-            if columns.follow(schema) {
-                join.parts = key_parts(schema);
+            if self.columns[at].is_of(schema) {
+                continue;
             }
-            if join.parts.len() != join.key.len() {
-                return Err(format!(
-                    "join `{}` gives {} key values, the key of its table has {} columns: give one path per key column",
-                    plan.name,
-                    join.key.len(),
-                    join.parts.len()
-                ));
-            }
+            self.joins[at].follow(plan, schema)?;
+            self.columns[at].follow(schema);
+            self.form.follow(at, &self.columns[at]);
         }
         Ok(())
     }
@@ -219,9 +169,7 @@ impl Enricher {
         if self.meta.fill(&self.wanted_meta, input).is_err() {
             return bad("bad-shape", "the message key is no UTF-8 text, which `meta.key` needs".into());
         }
-        if let Some(names) = &self.additions {
-            write_members(value, &self.found, names, &mut self.buffers.members);
-        }
+        self.form.begin();
         Ok(value)
     }
 
@@ -237,7 +185,7 @@ impl Enricher {
         Verdict::Done
     }
 
-    /// One output: its look-ups in order, then its value, key and headers. `rows` has one place per join.
+    /// One output: its look-ups in order, then what is made of them. `rows` has one place per join.
     fn element<'v>(
         &mut self,
         input: &Input<'_>,
@@ -249,182 +197,23 @@ impl Enricher {
     ) {
         let mut index = itoa::Buffer::new();
         let index = index.format(element.unwrap_or(0)).as_bytes();
-        let start = Moment {
-            record,
-            found: &self.found,
-            element: element.unwrap_or(0) as usize,
-            index,
-            meta: &self.meta,
-            rows: &[],
-            columns: &self.columns,
-        };
+        let (found, meta, columns) = (&self.found, &self.meta, self.columns.as_slice());
+        let start = Moment { record, found, element: element.unwrap_or(0) as usize, index, meta, rows: &[], columns };
         rows.fill(None);
         for (at, (join, plan)) in self.joins.iter().zip(&self.plan.joins).enumerate() {
             let moment = Moment { rows, ..start };
-            let row = join.find(plan, &moment, view, &mut self.buffers.key);
+            let row = join.find(plan, &moment, view, &mut self.key_buffer);
             let lookups = &mut self.lookups[at];
+            *(if row.is_some() { &mut lookups.hits } else { &mut lookups.misses }) += 1;
             match (row, plan.missing) {
-                (Some(_), _) => lookups.hits += 1,
-                (None, Missing::Null) => lookups.misses += 1,
-                (None, Missing::Drop) => {
-                    lookups.misses += 1;
-                    return out.drop(element, "missing-row");
-                }
-                (None, Missing::DeadLetter) => {
-                    lookups.misses += 1;
-                    return out.dead_letter(element, "join", "missing-row", &join.miss(plan, &moment));
-                }
+                (Some(_), _) | (None, Missing::Null) => rows[at] = row,
+                (None, Missing::Drop) => return out.drop(element, "missing-row"),
+                (None, Missing::DeadLetter) => return out.dead_letter(element, "join", "missing-row", &join.miss(plan, &moment)),
             }
-            rows[at] = row;
         }
         let moment = Moment { rows, ..start };
-        let buffers = &mut self.buffers;
-        let zone = &self.plan.zone;
-        let unfit = |unfit: Unfit<'_>| format!("`{}` {}", unfit.label, unfit.refusal);
-
-        buffers.value.clear();
-        if self.additions.is_some() {
-            buffers.value.extend_from_slice(&buffers.members);
-            if buffers.members.len() > 1 && !self.value.is_empty() {
-                buffers.value.push(b',');
-            }
+        if let Err(Unfit { label, refusal }) = self.form.write(&self.plan, input, element, &moment, out) {
+            out.dead_letter(element, "shape", "bad-shape", &format!("`{label}` {refusal}"));
         }
-        if let Err(fault) = self.value.write(&moment, zone, &mut buffers.value) {
-            return out.dead_letter(element, "shape", "bad-shape", &unfit(fault));
-        }
-        if self.additions.is_some() {
-            buffers.value.push(b'}');
-        }
-
-        let key = match &self.key {
-            None => input.key.map(Cow::Borrowed),
-            Some(program) => match program.bytes(&moment, zone, &mut buffers.key) {
-                Ok(key) => key,
-                Err(fault) => return out.dead_letter(element, "shape", "bad-shape", &unfit(fault)),
-            },
-        };
-
-        if self.headers.is_empty() {
-            return out.write(element, key.as_deref(), &buffers.value, &[]);
-        }
-        buffers.headers.clear();
-        buffers.header_ends.clear();
-        for program in &self.headers {
-            let bytes = match program.bytes(&moment, zone, &mut buffers.header) {
-                Ok(bytes) => bytes,
-                Err(fault) => return out.dead_letter(element, "shape", "bad-shape", &unfit(fault)),
-            };
-            buffers.header_ends.push(bytes.map(|bytes| {
-                buffers.headers.extend_from_slice(&bytes);
-                buffers.headers.len()
-            }));
-        }
-        let mut headers = Vec::with_capacity(self.headers.len());
-        let mut start = 0;
-        for ((name, _), end) in self.plan.headers.iter().zip(&buffers.header_ends) {
-            if let Some(end) = *end {
-                headers.push((name.as_str(), &buffers.headers[start..end]));
-                start = end;
-            }
-        }
-        out.write(element, key.as_deref(), &buffers.value, &headers);
-    }
-}
-
-// === impl Join ===
-
-impl Join {
-    fn new(plan: &JoinPlan, places: &mut Places) -> Self {
-        Self { key: plan.key.iter().map(|path| places.source(path)).collect(), parts: Vec::new() }
-    }
-
-    /// The row for this moment; `None` when it is known to be absent, or the values are no key (contract E4).
-    fn find<'v>(&self, plan: &JoinPlan, moment: &Moment<'_>, view: &'v View<'_>, buffer: &mut Vec<u8>) -> Option<&'v Row> {
-        let lookup = match (self.key.as_slice(), self.parts.as_slice()) {
-            ([source], [part]) => {
-                let key = part.kind.text(moment.fragment(source))?;
-                view.lookup(plan.table, &key)
-            }
-            (sources, parts) => {
-                buffer.clear();
-                buffer.push(b'[');
-                for (at, (source, part)) in sources.iter().zip(parts).enumerate() {
-                    if at > 0 {
-                        buffer.push(b',');
-                    }
-                    part.write(moment.fragment(source), buffer)?;
-                }
-                buffer.push(b']');
-                view.lookup(plan.table, buffer)
-            }
-        };
-        match lookup {
-            Lookup::Row(row) => Some(row),
-            // Readiness was checked in this very view.
-            Lookup::Missing | Lookup::NotReady => None,
-        }
-    }
-
-    /// The message of a dead letter: what was looked for, cut to a readable length.
-    fn miss(&self, plan: &JoinPlan, moment: &Moment<'_>) -> String {
-        const SHOWN: usize = 100;
-        let mut message = format!("join `{}`: no row for key", plan.name);
-        for source in &self.key {
-            let fragment = String::from_utf8_lossy(moment.fragment(source));
-            let shown: String = fragment.chars().take(SHOWN).collect();
-            let cut = if shown.len() < fragment.len() { "…" } else { "" };
-            write!(message, " {shown}{cut}").expect("writing to memory does not fail");
-        }
-        message
-    }
-}
-
-impl KeyPart {
-    /// Appends the fragment as it would stand in the row; `None` when it can be no value of this column.
-    fn write(&self, fragment: &[u8], out: &mut Vec<u8>) -> Option<()> {
-        let text = self.kind.text(fragment)?;
-        if self.quoted {
-            write_string(out, std::str::from_utf8(&text).ok()?);
-        } else {
-            out.extend_from_slice(&text);
-        }
-        Some(())
-    }
-}
-
-fn key_parts(schema: &Schema) -> Vec<KeyPart> {
-    let part = |&column: &usize| {
-        let kind = &schema.columns[column].kind;
-        let quoted = !matches!(
-            kind,
-            ColumnType::Integer { .. } | ColumnType::Year | ColumnType::Float | ColumnType::Double | ColumnType::Bit { .. }
-        );
-        KeyPart { kind: kind.key_kind(), quoted }
-    };
-    schema.key.iter().map(part).collect()
-}
-
-/// Writes `{` and the record's members without the closing brace: the last of equal names, and none that is added later.
-fn write_members(record: &[u8], found: &Found, added: &[String], out: &mut Vec<u8>) {
-    let mut seen: HashSet<Cow<'_, [u8]>> = added.iter().map(|name| name.as_bytes().into()).collect();
-    let mut kept: Vec<_> = found
-        .members
-        .iter()
-        .rev()
-        .filter_map(|(name, value)| {
-            let name = name.of(record)?;
-            seen.insert(text_of(name)).then_some((name, value.of(record)?))
-        })
-        .collect();
-    kept.reverse();
-    out.clear();
-    out.push(b'{');
-    for (index, (name, value)) in kept.into_iter().enumerate() {
-        if index > 0 {
-            out.push(b',');
-        }
-        out.extend_from_slice(name);
-        out.push(b':');
-        out.extend_from_slice(value);
     }
 }

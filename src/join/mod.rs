@@ -2,11 +2,15 @@
 
 mod convert;
 mod enrich;
+mod form;
+mod lookup;
 pub mod path;
 mod program;
 mod reader;
 mod shape;
 pub mod template;
+#[cfg(test)]
+mod tests;
 
 pub use convert::Conversion;
 pub use enrich::{Enricher, Input, Lookups, Output, Verdict};

@@ -3,8 +3,6 @@
 //! Text form: names between dots, `record.a.b`. A name that holds a dot, a blank or a bar stands in double quotes,
 //! as in TOML: `record."user.name"`.
 
-use std::fmt;
-
 /// `record.a.b`, `item`, `index`, `meta.topic`, `<join>.column.…`, resolved against a [`Scope`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Path {
@@ -75,18 +73,18 @@ impl Path {
         Ok(Self { root: Root::Record, steps: split(text)? })
     }
 
-    /// The path as a person would write it in a template; `joins` are the names in order.
-    pub(super) fn display<'a>(&'a self, joins: &'a [String]) -> impl fmt::Display + 'a {
-        fmt::from_fn(move |f| {
-            match self.root {
-                Root::Record => f.write_str("$record")?,
-                Root::Item => f.write_str("$item")?,
-                Root::Index => f.write_str("$index")?,
-                Root::Meta(meta) => write!(f, "$meta.{}", META.iter().find(|m| m.1 == meta).map_or("", |m| m.0))?,
-                Root::Join(join) => write!(f, "${}", joins.get(join).map_or("", String::as_str))?,
-            }
-            self.steps.iter().try_for_each(|step| write!(f, ".{step}"))
-        })
+    /// The path as it stands in a template; `joins` are the names in order.
+    pub(super) fn describe(&self, joins: &[String]) -> String {
+        let root = match self.root {
+            Root::Record => "record",
+            Root::Item => "item",
+            Root::Index => "index",
+            Root::Meta(_) => "meta",
+            Root::Join(join) => joins.get(join).map_or("", String::as_str),
+        };
+        let meta = META.iter().filter(|m| self.root == Root::Meta(m.1)).map(|m| m.0);
+        let names = meta.chain(self.steps.iter().map(String::as_str));
+        names.fold(format!("${root}"), |path, name| path + "." + name)
     }
 }
 

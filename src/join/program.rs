@@ -88,15 +88,18 @@ impl Places {
     pub fn program(&mut self, template: &Template) -> Program {
         let steps = template.parts.iter().map(|part| match part {
             Part::Text(json) => Step::Text(json.clone()),
-            Part::Value { path, conversion: None } => Step::Copy(self.source(path)),
+            Part::Value { path, conversion: None } => match self.source(path) {
+                Source::Column { join, column } => Step::Columns { join, column, more: 0 },
+                source => Step::Copy(source),
+            },
             Part::Value { path, conversion: Some(conversion) } => Step::Convert {
-                label: format!("{} | {}", path.display(&self.joins), conversion.name()),
+                label: format!("{} | {}", path.describe(&self.joins), conversion.name()),
                 source: self.source(path),
                 conversion: *conversion,
             },
             Part::Table { joins, parts } => Step::Table { joins: joins.clone(), steps: *parts },
         });
-        Program { steps: steps.collect() }
+        Program::new(steps.collect())
     }
 
     /// What is added to the record's own members when the stream has no `value`: `item` and the joined rows (contract E6).
@@ -104,16 +107,14 @@ impl Places {
         self.shape.members = true;
         let mut steps = Vec::new();
         for (index, name) in names.iter().enumerate() {
-            let mut member = if index > 0 { b",".to_vec() } else { Vec::new() };
-            write_string(&mut member, name);
-            member.push(b':');
-            steps.push(Step::Text(member));
+            let member = following(name);
+            steps.push(Step::Text(if index > 0 { member } else { member[1..].to_vec() }));
             steps.push(Step::Copy(match self.joins.iter().position(|j| j == name) {
                 Some(join) => Source::Row { join },
                 None => Source::Item { slot: self.shape.item(&[]) },
             }));
         }
-        Program { steps }
+        Program::new(steps)
     }
 
     fn column(&mut self, join: usize, name: &str) -> usize {
@@ -140,18 +141,19 @@ impl Columns {
         Self { names, schema: None, indexes: Vec::new() }
     }
 
-    /// True when `schema` is not the one known so far.
-    pub fn follow(&mut self, schema: &Arc<Schema>) -> bool {
-        if self.schema.as_ref().is_some_and(|known| Arc::ptr_eq(known, schema)) {
-            return false;
-        }
-        self.indexes = self.names.iter().map(|name| schema.column_index(name)).collect();
-        self.schema = Some(schema.clone());
-        true
+    /// Whether the columns were found in this very schema.
+    pub fn is_of(&self, schema: &Arc<Schema>) -> bool {
+        self.schema.as_ref().is_some_and(|known| Arc::ptr_eq(known, schema))
     }
 
-    fn of<'a>(&self, row: &'a Row, column: usize) -> Option<&'a [u8]> {
-        row.column(self.indexes.get(column).copied().flatten()?)
+    pub fn follow(&mut self, schema: &Arc<Schema>) {
+        self.indexes = self.names.iter().map(|name| schema.column_index(name)).collect();
+        self.schema = Some(schema.clone());
+    }
+
+    #[inline]
+    fn index(&self, column: usize) -> Option<usize> {
+        self.indexes.get(column).copied().flatten()
     }
 }
 
@@ -208,7 +210,7 @@ pub(super) struct Moment<'a> {
 impl<'a> Moment<'a> {
     /// The JSON at a place; `null` where there is nothing.
     #[inline]
-    pub fn fragment(&self, source: &'a Source) -> &'a [u8] {
+    pub fn fragment(&self, source: &Source) -> &'a [u8] {
         let fragment = match source {
             Source::Record { slot } => self.found.record(*slot).of(self.record),
             Source::Item { slot } => self.found.item(self.element, *slot).of(self.record),
@@ -221,20 +223,37 @@ impl<'a> Moment<'a> {
         fragment.unwrap_or(NULL)
     }
 
+    #[inline]
     fn column(&self, join: usize, column: usize) -> Option<&'a [u8]> {
-        self.columns[join].of(self.rows[join]?, column)
+        self.rows[join]?.column(self.columns[join].index(column)?)
+    }
+
+    /// The columns from `first` on, `more` of them after it, with the names between.
+    #[inline]
+    fn columns(&self, join: usize, first: usize, more: usize) -> Option<&'a [u8]> {
+        let index = self.columns[join].index(first)?;
+        self.rows[join]?.columns(index, index + more)
     }
 }
 
 #[derive(Debug)]
 pub(super) struct Program {
     steps: Vec<Step>,
+    /// So many steps at the beginning give the same for every element of a record.
+    shared: usize,
 }
 
 #[derive(Debug)]
 enum Step {
     Text(Vec<u8>),
     Copy(Source),
+    /// A column of a row. When the steps below ask for the columns after it as the row has them, they are copied with it:
+    /// `more` pairs of a text and a column.
+    Columns {
+        join: usize,
+        column: usize,
+        more: usize,
+    },
     /// `label` names the place in messages.
     Convert {
         source: Source,
@@ -256,18 +275,65 @@ pub(super) struct Unfit<'a> {
 }
 
 impl Program {
+    fn new(steps: Vec<Step>) -> Self {
+        let same = |step: &Step| match step {
+            Step::Text(_) => true,
+            Step::Copy(source) | Step::Convert { source, .. } => matches!(source, Source::Record { .. } | Source::Meta(_)),
+            Step::Columns { .. } | Step::Table { .. } => false,
+        };
+        let shared = steps.iter().take_while(|step| same(step)).count();
+        Self { steps, shared }
+    }
+
     pub fn is_empty(&self) -> bool {
         self.steps.is_empty()
     }
 
-    /// Appends the JSON of the output.
-    pub fn write<'a>(&'a self, moment: &Moment<'a>, zone: &TimeZone, out: &mut Vec<u8>) -> Result<(), Unfit<'a>> {
+    /// Sees which columns of a join stand in the row as the template wants them, side by side under their own names.
+    pub fn follow(&mut self, followed: usize, columns: &Columns) {
+        for at in (0..self.steps.len()).rev() {
+            let Step::Columns { join, column, .. } = self.steps[at] else { continue };
+            if join != followed {
+                continue;
+            }
+            let run = match self.steps.get(at + 1..at + 3) {
+                Some([Step::Text(text), Step::Columns { join: next_join, column: next, more }])
+                    if *next_join == join
+                        && columns.index(column).is_some_and(|index| columns.index(*next) == Some(index + 1))
+                        && columns.names.get(*next).is_some_and(|name| *text == following(name)) =>
+                {
+                    more + 1
+                }
+                _ => 0,
+            };
+            self.steps[at] = Step::Columns { join, column, more: run };
+        }
+    }
+
+    /// Appends what is the same for every element of a record; [`Program::write`] appends the rest.
+    pub fn write_shared<'p>(&'p self, moment: &Moment<'_>, zone: &TimeZone, out: &mut Vec<u8>) -> Result<(), Unfit<'p>> {
+        Self::run(&self.steps[..self.shared], moment, zone, out)
+    }
+
+    /// Appends the JSON of the output after its shared part.
+    pub fn write<'p>(&'p self, moment: &Moment<'_>, zone: &TimeZone, out: &mut Vec<u8>) -> Result<(), Unfit<'p>> {
+        Self::run(&self.steps[self.shared..], moment, zone, out)
+    }
+
+    fn run<'p>(steps: &'p [Step], moment: &Moment<'_>, zone: &TimeZone, out: &mut Vec<u8>) -> Result<(), Unfit<'p>> {
         let mut at = 0;
-        while let Some(step) = self.steps.get(at) {
+        while let Some(step) = steps.get(at) {
             at += 1;
             match step {
                 Step::Text(json) => out.extend_from_slice(json),
                 Step::Copy(source) => out.extend_from_slice(moment.fragment(source)),
+                Step::Columns { join, column, more } => match moment.columns(*join, *column, *more) {
+                    Some(json) => {
+                        out.extend_from_slice(json);
+                        at += 2 * more;
+                    }
+                    None => out.extend_from_slice(NULL),
+                },
                 Step::Convert { source, conversion, label } => {
                     conversion.write(moment.fragment(source), zone, out).map_err(|refusal| Unfit { label, refusal })?;
                 }
@@ -284,15 +350,29 @@ impl Program {
 
     /// The output as the bytes of a Kafka key or header: text as it stands, a number as its text, `None` for null, anything
     /// else its JSON. `buffer` is used where the bytes do not stand somewhere already.
-    pub fn bytes<'a>(&'a self, moment: &Moment<'a>, zone: &TimeZone, buffer: &'a mut Vec<u8>) -> Result<Option<Cow<'a, [u8]>>, Unfit<'a>> {
+    pub fn bytes<'p, 'a>(
+        &'p self,
+        moment: &Moment<'a>,
+        zone: &TimeZone,
+        buffer: &'a mut Vec<u8>,
+    ) -> Result<Option<Cow<'a, [u8]>>, Unfit<'p>> {
         let json = match self.steps.as_slice() {
             [Step::Copy(source)] => moment.fragment(source),
-            _ => {
+            [Step::Columns { join, column, .. }] => moment.column(*join, *column).unwrap_or(NULL),
+            steps => {
                 buffer.clear();
-                self.write(moment, zone, buffer)?;
+                Self::run(steps, moment, zone, buffer)?;
                 buffer.as_slice()
             }
         };
         Ok(if json == NULL { None } else { Some(text_of(json)) })
     }
+}
+
+/// A member's name as it stands before its value, after another member.
+fn following(name: &str) -> Vec<u8> {
+    let mut text = b",".to_vec();
+    write_string(&mut text, name);
+    text.push(b':');
+    text
 }

@@ -193,7 +193,7 @@ mod tests {
         let draw = |part: &Part| match part {
             Part::Text(text) => String::from_utf8_lossy(text).into_owned(),
             Part::Value { path, conversion } => {
-                format!("<{}{}>", path.display(&joins), conversion.map_or(String::new(), |c| format!("|{}", c.name())))
+                format!("<{}{}>", path.describe(&joins), conversion.map_or(String::new(), |c| format!("|{}", c.name())))
             }
             Part::Table { joins, parts } => format!("({joins:?}:{parts})"),
         };

@@ -14,20 +14,28 @@ const WORD: usize = 4;
 
 impl Row {
     /// The row as a compact JSON object, fields in the table's column order.
+    #[inline]
     pub fn json(&self) -> &[u8] {
         &self.0[WORD + self.column_count() * 2 * WORD..]
     }
 
     /// The JSON text of one column's value, by its index in the schema; `None` past the last column.
     pub fn column(&self, index: usize) -> Option<&[u8]> {
-        if index >= self.column_count() {
+        self.columns(index, index)
+    }
+
+    /// The JSON text from the value of column `first` to that of column `last`, with the names between:
+    /// `"Veg Parcel","category":"side orders"`. `None` past the last column.
+    #[inline]
+    pub fn columns(&self, first: usize, last: usize) -> Option<&[u8]> {
+        if first.max(last) >= self.column_count() {
             return None;
         }
-        let at = WORD + index * 2 * WORD;
-        let (start, end) = (self.word(at), self.word(at + WORD));
+        let (start, end) = (self.word(WORD + first * 2 * WORD), self.word(2 * WORD + last * 2 * WORD));
         self.json().get(start..end)
     }
 
+    #[inline]
     pub fn column_count(&self) -> usize {
         self.word(0)
     }
@@ -37,6 +45,7 @@ impl Row {
         self.0.len()
     }
 
+    #[inline]
     fn word(&self, at: usize) -> usize {
         let bytes = self.0[at..at + WORD].try_into().expect("a word has four bytes");
         u32::from_le_bytes(bytes) as usize
@@ -155,6 +164,8 @@ mod tests {
             assert_eq!(row.column(0), Some(&b"1"[..]));
             assert_eq!(row.column(1), Some(&b"null"[..]));
             assert_eq!(row.column(2), None);
+            assert_eq!(row.columns(0, 1), Some(&br#"1,"b\"":null"#[..]));
+            assert_eq!((row.columns(0, 2), row.columns(1, 0)), (None, None));
         }
     }
 
