@@ -5,6 +5,8 @@
 //!
 //! `cargo bench --bench enrich [-- <orders>]`
 
+#![expect(clippy::print_stdout, reason = "a bench answers on stdout")]
+
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::hint::black_box;

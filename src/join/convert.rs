@@ -41,14 +41,14 @@ impl Conversion {
         if let Some(&(_, conversion)) = NAMES.iter().find(|n| n.0 == name) {
             return Ok(conversion);
         }
-        let known = NAMES.map(|n| n.0).join("`, `");
+        let known = NAMES.map(|n| n.0);
         Err(match name {
             "cell" | "point" => {
                 PathError::new(format!("conversion `{name}` is not in this version"), "remove it; places come with a later release")
             }
             _ => PathError::new(
                 format!("unknown conversion `{name}`"),
-                format!("conversions are `{known}`{}", nearest(name, NAMES.iter().map(|n| n.0))),
+                format!("conversions are `{}`{}", known.join("`, `"), nearest(name, &known)),
             ),
         })
     }

@@ -95,8 +95,9 @@ impl PathError {
 }
 
 /// `; did you mean …?` for the candidate nearest to `name`, or nothing when none is near.
-pub(super) fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> String {
+pub(super) fn nearest(name: &str, candidates: &[&str]) -> String {
     candidates
+        .iter()
         .map(|c| (strsim::damerau_levenshtein(name, c), c))
         .filter(|(distance, c)| *distance <= 2.max(c.len() / 3))
         .min()
@@ -155,7 +156,7 @@ fn meta(steps: &mut Vec<String>) -> Result<Meta, PathError> {
     let name = steps.remove(0);
     match META.iter().find(|m| m.0 == name) {
         Some(&(_, meta)) => Ok(meta),
-        None => Err(PathError::new(format!("unknown metadata `{name}`"), format!("{known}{}", nearest(&name, META.iter().map(|m| m.0))))),
+        None => Err(PathError::new(format!("unknown metadata `{name}`"), format!("{known}{}", nearest(&name, &META.map(|m| m.0))))),
     }
 }
 
@@ -171,7 +172,7 @@ fn unknown_root(name: &str, scope: &Scope) -> PathError {
             }
             known.push("meta");
             known.extend(scope.joins.iter().map(String::as_str));
-            let near = nearest(name, known.iter().copied());
+            let near = nearest(name, &known);
             PathError::new(message, format!("a path here begins with `{}`{near}", known.join("`, `")))
         }
     }
