@@ -187,7 +187,7 @@ fn same_text(charset: &str, collation: u16, bytes: &[u8], converted: Option<Vec<
 struct Tested {
     definition: String,
     edges: Vec<String>,
-    random: Box<dyn Fn(&mut StdRng) -> String>,
+    random: Box<dyn Fn(&mut StdRng) -> String + Send + Sync>,
     oracle: Oracle,
 }
 
@@ -209,7 +209,7 @@ enum Oracle {
     Vector,
 }
 
-fn tested(definition: &str, oracle: Oracle, edges: &[&str], random: impl Fn(&mut StdRng) -> String + 'static) -> Tested {
+fn tested(definition: &str, oracle: Oracle, edges: &[&str], random: impl Fn(&mut StdRng) -> String + Send + Sync + 'static) -> Tested {
     let edges = edges.iter().map(|edge| (*edge).to_owned()).collect();
     Tested { definition: definition.to_owned(), edges, random: Box::new(random), oracle }
 }
