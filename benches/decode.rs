@@ -59,7 +59,12 @@ fn measure(what: &str, bytes: usize, work: impl FnOnce()) {
     work();
     let (seconds, cpu) = (began.elapsed().as_secs_f64(), cpu_seconds() - cpu_began);
     let million = ROWS as f64 / 1e6;
-    println!("{what:26} {:8.2} M rows/s {:8.0} MB/s   {:.3} CPU s per 1M rows", million / seconds, bytes as f64 / seconds / 1e6, cpu / million);
+    println!(
+        "{what:26} {:8.2} M rows/s {:8.0} MB/s   {:.3} CPU s per 1M rows",
+        million / seconds,
+        bytes as f64 / seconds / 1e6,
+        cpu / million
+    );
 }
 
 fn cpu_seconds() -> f64 {

@@ -33,9 +33,10 @@ fuzz_target!(|input: &[u8]| {
     let Ok(shape) = Shape::new(&schema, &plan) else { return };
     let Ok(mut reader) = RowReader::new(&map, shape) else { return };
     let Ok(event) = RowsEvent::parse(*event_type, rows) else { return };
-    let _ = reader.changes(TableId(0), &event, |change| {
+    let read = reader.changes(TableId(0), &event, |change| {
         if let Change::Upsert { row, .. } = change {
             let _: &serde_json::value::RawValue = serde_json::from_slice(row.json()).expect("a row is JSON");
         }
     });
+    drop(read);
 });

@@ -156,19 +156,19 @@ impl<'o> Printer<'o> {
     fn node(&mut self, node: &Node<'_>, depth: usize) -> Result<(), Fault> {
         match node {
             Node::Raw(raw) => self.raw(*raw, depth),
-            Node::Object(members) => self.list(b"{}", members.len(), depth, |printer, index| {
+            Node::Object(members) => self.list(*b"{}", members.len(), depth, |printer, index| {
                 text::json_string(&members[index].0, printer.out);
                 printer.out.push(b':');
                 printer.node(&members[index].1, depth + 1)
             }),
-            Node::Array(elements) => self.list(b"[]", elements.len(), depth, |printer, index| printer.node(&elements[index], depth + 1)),
+            Node::Array(elements) => self.list(*b"[]", elements.len(), depth, |printer, index| printer.node(&elements[index], depth + 1)),
         }
     }
 
     fn raw(&mut self, raw: Raw<'_>, depth: usize) -> Result<(), Fault> {
         if raw.is_container() {
             let container = raw.container()?;
-            let brackets = if container.is_object { b"{}" } else { b"[]" };
+            let brackets = if container.is_object { *b"{}" } else { *b"[]" };
             return self.list(brackets, container.count, depth, |printer, index| {
                 if container.is_object {
                     text::json_string(container.key(index)?, printer.out);
@@ -186,7 +186,7 @@ impl<'o> Printer<'o> {
 
     fn list(
         &mut self,
-        brackets: &[u8; 2],
+        brackets: [u8; 2],
         count: usize,
         depth: usize,
         mut element: impl FnMut(&mut Self, usize) -> Result<(), Fault>,

@@ -144,7 +144,10 @@ pub async fn charsets(server: OptsBuilder, database: &str) {
             );
             let rows: Vec<(Vec<u8>, Option<Vec<u8>>)> = sql.query(select).await.expect("conversion");
             // The server fills up a character of fixed width that is cut; a column cannot hold one.
-            let width = [("ucs2", 2), ("utf16", 2), ("utf16le", 2), ("utf32", 4)].iter().find(|(name, _)| *name == charset).map_or(1, |&(_, width)| width);
+            let width = [("ucs2", 2), ("utf16", 2), ("utf16le", 2), ("utf32", 4)]
+                .iter()
+                .find(|(name, _)| *name == charset)
+                .map_or(1, |&(_, width)| width);
             for (bytes, converted) in rows.into_iter().filter(|(bytes, _)| bytes.len().is_multiple_of(width)) {
                 compared += 1;
                 same_text(&charset, collation, &bytes, converted);
