@@ -146,7 +146,12 @@ impl Daemon {
         };
         tokio::select! {
             stopped = tokio::time::timeout(deadline, self.stop()) => match stopped {
-                Ok(worst) => code = if code == 0 { worst } else { code },
+                Ok(worst) => {
+                    code = if code == 0 { worst } else { code };
+                    if code == 0 {
+                        info!("stopped");
+                    }
+                }
                 Err(_) => {
                     error!("not everything stopped within {} s; what was not committed is done again at the next start", deadline.as_secs());
                     code = if code == 0 { 70 } else { code };

@@ -84,11 +84,11 @@ impl Collector for Reader {
         let Overview { tables, source, streams, .. } = &*self.0;
         gauge(&mut encoder, &BUILD_INFO, [([("version", env!("CARGO_PKG_VERSION"))], 1.0)])?;
         if let Some(source) = source {
-            gauge(&mut encoder, &SOURCE_CONNECTED, [([], f64::from(u8::from(source.connected())))])?;
-            gauge(&mut encoder, &SOURCE_LAG, [([], source.lag_seconds())])?;
-            counter(&mut encoder, &SOURCE_TRANSACTIONS, [([], source.transactions())])?;
-            counter(&mut encoder, &SOURCE_RECONNECTS, [([], source.reconnects())])?;
-            counter(&mut encoder, &SOURCE_SKIPPED, [([], source.skipped_events())])?;
+            single(&mut encoder, &SOURCE_CONNECTED, &ConstGauge::new(f64::from(u8::from(source.connected()))))?;
+            single(&mut encoder, &SOURCE_LAG, &ConstGauge::new(source.lag_seconds()))?;
+            single(&mut encoder, &SOURCE_TRANSACTIONS, &ConstCounter::new(source.transactions()))?;
+            single(&mut encoder, &SOURCE_RECONNECTS, &ConstCounter::new(source.reconnects()))?;
+            single(&mut encoder, &SOURCE_SKIPPED, &ConstCounter::new(source.skipped_events()))?;
             let substituted = [([("kind", "zero-date")], source.zero_dates()), ([("kind", "invalid-text")], source.replaced_text())];
             counter(&mut encoder, &SOURCE_SUBSTITUTED, substituted)?;
         }
@@ -135,6 +135,10 @@ impl Collector for Reader {
     }
 }
 
+fn single(encoder: &mut DescriptorEncoder, metric: &Metric, value: &impl EncodeMetric) -> Result<(), Error> {
+    value.encode(encoder.encode_descriptor(metric.name, metric.help, None, metric.kind)?)
+}
+
 fn gauge<'a, const N: usize>(
     encoder: &mut DescriptorEncoder,
     metric: &Metric,
@@ -161,4 +165,23 @@ fn counter<'a, const N: usize>(
 
 fn labelled(family: &mut MetricEncoder, labels: &[(&str, &str)], metric: &impl EncodeMetric) -> Result<(), Error> {
     metric.encode(family.encode_family(&labels)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As the exposition writes it: counters end in `_total`.
+    fn exposed(metric: &Metric) -> String {
+        let ending = if matches!(metric.kind, MetricType::Counter) { "_total" } else { "" };
+        format!("{}{ending}", metric.name)
+    }
+
+    #[test]
+    fn the_readme_lists_every_metric_and_no_other() {
+        let readme = include_str!("../README.md");
+        let listed: Vec<&str> = readme.lines().filter_map(|line| line.strip_prefix("| `larder_")?.split('`').next()).collect();
+        let ours: Vec<String> = ALL.iter().map(|m| exposed(m).trim_start_matches("larder_").to_string()).collect();
+        assert_eq!(listed, ours);
+    }
 }
