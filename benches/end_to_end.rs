@@ -6,8 +6,10 @@
 //!
 //! `LARDER_BENCH_KAFKA` names a broker; without it one is started in a container. `LARDER_BENCH_ORDERS`: 200000 unless set.
 
+#![expect(clippy::print_stdout, reason = "the report is what a bench is for")]
+
 #[path = "../tests/it/support/mod.rs"]
-#[allow(dead_code, unused_imports, reason = "the bench needs the broker alone")]
+#[expect(dead_code, unused_imports, reason = "the bench needs the broker alone")]
 mod support;
 
 use std::collections::BTreeMap;
@@ -194,10 +196,7 @@ impl Bench {
         let mut offsets = BTreeMap::new();
         while done < self.orders || began.is_some() {
             let message = consumer.poll(Duration::from_millis(if began.is_some() { 1 } else { 100 }));
-            let message = match message {
-                Some(message) => Some(message.expect("the broker answers")),
-                None => None,
-            };
+            let message = message.map(|message| message.expect("the broker answers"));
             if let Some(message) = &message {
                 if began.is_none() {
                     producer.begin_transaction().expect("a transaction");

@@ -68,13 +68,16 @@ impl Daemon {
         })
     }
 
-    /// The address its HTTP server is bound to, as the log line with the message `listening` says in its field `http`.
+    /// The address its HTTP server is bound to, as the log line with the message `listening` says in its field `http`, in either
+    /// format of the log.
     #[track_caller]
     pub fn address(&mut self) -> String {
-        let line = self.wait_for_log("\"listening\"");
+        let line = self.wait_for_log("listening");
+        if let Some((_, address)) = line.split_once(" http=") {
+            return address.to_owned();
+        }
         let line: serde_json::Value = serde_json::from_str(&line).expect("a log line of JSON");
-        let address = line.get("http").or_else(|| line.pointer("/fields/http"));
-        address.and_then(|address| address.as_str()).expect("a field `http`").to_owned()
+        line["http"].as_str().expect("a field `http`").to_owned()
     }
 
     /// Waits until `/ready` says yes.
