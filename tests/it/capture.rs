@@ -53,9 +53,8 @@ impl Capture {
     }
 
     fn state(&self, table: &str) -> State {
-        let view = self.tables.view();
-        let state = view.state(view.find(table).expect("the table is captured")).clone();
-        state
+        let mut summaries = self.tables.summaries().into_iter();
+        summaries.find(|summary| summary.name == table).expect("the table is captured").state
     }
 
     #[track_caller]
