@@ -131,7 +131,8 @@ impl Capture {
                 Ok(info) => info,
                 Err(problems) => {
                     let reason = problems.first().map_or(Reason::SchemaMismatch, |problem| problem.reason);
-                    let message: Vec<String> = problems.into_iter().map(|problem| format!("{}; {}", problem.what, problem.remedy)).collect();
+                    let message: Vec<String> =
+                        problems.into_iter().map(|problem| format!("{}; {}", problem.what, problem.remedy)).collect();
                     self.stop(assembler, table, reason, message.join("\n"));
                     continue;
                 }
@@ -182,7 +183,10 @@ impl Capture {
                     // The same again after a reconnect is no accident of the line.
                     let (reason, text) = (reason_of(&error), error.to_string());
                     if broken.as_ref() == Some(&text) {
-                        return Err(Stop::Operator { reason, message: format!("{text}; restart Larder to read the tables again from a snapshot") });
+                        return Err(Stop::Operator {
+                            reason,
+                            message: format!("{text}; restart Larder to read the tables again from a snapshot"),
+                        });
                     }
                     broken = Some(text.clone());
                     Error::Lost(text)
@@ -197,7 +201,8 @@ impl Capture {
             match error {
                 Error::Damaged(text) => {
                     if broken.as_ref() == Some(&text) {
-                        let message = format!("{text}; restart Larder to read the tables again from a snapshot, and check the server's disk");
+                        let message =
+                            format!("{text}; restart Larder to read the tables again from a snapshot, and check the server's disk");
                         return Err(Stop::Operator { reason: Reason::Checksum, message });
                     }
                     warn!("the binlog stream is opened again: {text}");
@@ -221,7 +226,10 @@ impl Capture {
                     return Err(Stop::Operator { reason: Reason::Purged, message });
                 }
                 Error::Reset(text) => {
-                    let message = format!("the server cannot go on at {}: {text}; restart Larder to read the tables again from a snapshot", assembler.position());
+                    let message = format!(
+                        "the server cannot go on at {}: {text}; restart Larder to read the tables again from a snapshot",
+                        assembler.position()
+                    );
                     return Err(Stop::Operator { reason: Reason::Reset, message });
                 }
             }
@@ -331,7 +339,7 @@ impl Capture {
                 let committed_us = transaction.committed_us;
                 self.tables.apply(transaction);
                 self.status.set_committed(committed_us);
-                }
+            }
             Step::Ready(table) => {
                 self.tables.set_ready(table);
                 info!(table = self.name(table), "table {} is ready", self.name(table));
@@ -405,7 +413,12 @@ enum Identity {
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
 fn backoff() -> ExponentialBackoff {
-    ExponentialBuilder::default().with_min_delay(Duration::from_millis(100)).with_max_delay(LONGEST_WAIT).with_jitter().without_max_times().build()
+    ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(100))
+        .with_max_delay(LONGEST_WAIT)
+        .with_jitter()
+        .without_max_times()
+        .build()
 }
 
 fn reason_of(error: &Broken) -> Reason {
@@ -421,7 +434,9 @@ fn repair(reason: Reason) -> &'static str {
     match reason {
         Reason::TableDropped => "Create the table again and it is read again, or take it out of the configuration",
         Reason::KeyChanged | Reason::SchemaMismatch => "Alter the table or the configuration so that they agree, then restart Larder",
-        Reason::StatementFormat | Reason::RowImage => "Set binlog_format = ROW and binlog_row_image = FULL in every session, then restart Larder",
+        Reason::StatementFormat | Reason::RowImage => {
+            "Set binlog_format = ROW and binlog_row_image = FULL in every session, then restart Larder"
+        }
         Reason::BadCharset => "Correct the text, or set invalid_text = \"replace\" for the table, then restart Larder",
         _ => "Correct the cause, then restart Larder",
     }

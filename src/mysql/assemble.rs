@@ -31,7 +31,11 @@ pub enum Step {
     Apply(Transaction),
     /// Everything up to the table's `until` is applied.
     Ready(TableId),
-    Stop { table: TableId, reason: Reason, message: String },
+    Stop {
+        table: TableId,
+        reason: Reason,
+        message: String,
+    },
     /// Read the tables again, with a view opened now, and report [`Assembler::loaded`] or [`Assembler::stopped`].
     Reload(Vec<TableId>),
     /// The same, then open the stream again at [`Assembler::position`]: the open transaction must be seen again.
@@ -209,8 +213,10 @@ impl Assembler {
             }
             return self.dispatch(event);
         };
-        let left = left.checked_sub(u64::from(event.size)).ok_or_else(|| self.damaged(Fault::Invalid("a payload that ends within an event")))?;
-        if !matches!(event.kind, kind::QUERY | kind::XID | kind::TABLE_MAP | kind::WRITE_ROWS_V1..=kind::DELETE_ROWS_V1 | kind::INTVAR..=kind::USER_VAR | kind::ROWS_QUERY..=kind::DELETE_ROWS | kind::XA_PREPARE | kind::PARTIAL_UPDATE_ROWS) {
+        let left =
+            left.checked_sub(u64::from(event.size)).ok_or_else(|| self.damaged(Fault::Invalid("a payload that ends within an event")))?;
+        if !matches!(event.kind, kind::QUERY | kind::XID | kind::TABLE_MAP | kind::WRITE_ROWS_V1..=kind::DELETE_ROWS_V1 | kind::INTVAR..=kind::USER_VAR | kind::ROWS_QUERY..=kind::DELETE_ROWS | kind::XA_PREPARE | kind::PARTIAL_UPDATE_ROWS)
+        {
             return Err(self.damaged(Fault::Invalid("an event that may not stand in a payload")));
         }
         self.payload = Some(left);
@@ -361,7 +367,10 @@ impl Assembler {
     fn each_named(&mut self, names: &[Name], act: impl Fn(&mut Self, usize)) {
         for index in 0..self.tables.len() {
             let plan = &self.tables[index].plan;
-            if names.iter().any(|name| same(&plan.database, &name.database, self.fold_case) && same(&plan.table, &name.table, self.fold_case)) {
+            if names
+                .iter()
+                .any(|name| same(&plan.database, &name.database, self.fold_case) && same(&plan.table, &name.table, self.fold_case))
+            {
                 act(self, index);
             }
         }
@@ -511,7 +520,8 @@ impl Assembler {
         self.tally.large_transactions += u64::from(open.bytes > self.limit_bytes);
         if !open.changes.is_empty() {
             let id = open.begin.gtid.as_ref().map_or_else(|| self.position.place(), ToString::to_string);
-            let transaction = Transaction { changes: open.changes, position: self.position.clone(), id, committed_us: open.begin.committed_us };
+            let transaction =
+                Transaction { changes: open.changes, position: self.position.clone(), id, committed_us: open.begin.committed_us };
             self.steps.push_back(Step::Apply(transaction));
         }
         for (table, reason, message) in open.stops {
@@ -605,3 +615,6 @@ fn widen(before: u64, end: u32) -> u64 {
     let offset = before & !(WRAP - 1) | u64::from(end);
     if offset < before { offset + WRAP } else { offset }
 }
+
+#[cfg(test)]
+mod tests;

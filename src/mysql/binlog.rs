@@ -81,7 +81,8 @@ impl Binlog {
         }
         event.verify()?;
         if raw.kind == kind::TRANSACTION_PAYLOAD {
-            self.payload = super::event::payload_size(raw.body).map_err(|fault| Error::Damaged(format!("a compressed transaction: {fault}")))?;
+            self.payload =
+                super::event::payload_size(raw.body).map_err(|fault| Error::Damaged(format!("a compressed transaction: {fault}")))?;
         }
         Ok(event)
     }
@@ -114,6 +115,10 @@ impl BinlogEvent {
         if found == u32::from_le_bytes(expected) {
             return Ok(());
         }
-        Err(Error::Damaged(format!("the checksum of the event before offset {} is wrong (type {})", header.log_pos(), header.event_type_raw())))
+        Err(Error::Damaged(format!(
+            "the checksum of the event before offset {} is wrong (type {})",
+            header.log_pos(),
+            header.event_type_raw()
+        )))
     }
 }

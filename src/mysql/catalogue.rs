@@ -44,13 +44,20 @@ pub async fn table(connection: &mut Conn, plan: &TablePlan) -> Result<Result<Tab
     let source = format!("{}.{}", plan.database, plan.table);
     let place = || Params::Positional(vec![plan.database.as_str().into(), plan.table.as_str().into()]);
     let found: Option<(String, Option<String>, Option<u64>)> = connection
-        .exec_first("SELECT TABLE_TYPE, ENGINE, TABLE_ROWS FROM information_schema.TABLES WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ?", place())
+        .exec_first(
+            "SELECT TABLE_TYPE, ENGINE, TABLE_ROWS FROM information_schema.TABLES WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ?",
+            place(),
+        )
         .await?;
     let Some((kind, engine, rows)) = found else {
-        let names = connection.exec("SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = ?", (plan.database.as_str(),)).await?;
+        let names =
+            connection.exec("SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = ?", (plan.database.as_str(),)).await?;
         return Ok(Err(vec![Problem {
             reason: Reason::TableDropped,
-            what: format!("there is no table {source}, or the user may not see it{}", did_you_mean(&plan.table, names.iter().map(String::as_str))),
+            what: format!(
+                "there is no table {source}, or the user may not see it{}",
+                did_you_mean(&plan.table, names.iter().map(String::as_str))
+            ),
             remedy: format!("correct tables.{}.mysql, or GRANT SELECT ON {source}", plan.name),
         }]));
     };
@@ -100,7 +107,10 @@ pub async fn table(connection: &mut Conn, plan: &TablePlan) -> Result<Result<Tab
         if !columns.iter().any(|known| known.name == column) {
             problems.push(Problem {
                 reason: Reason::SchemaMismatch,
-                what: format!("{source} has no column {column}, needed by {because}{}", did_you_mean(&column, columns.iter().map(|c| c.name.as_str()))),
+                what: format!(
+                    "{source} has no column {column}, needed by {because}{}",
+                    did_you_mean(&column, columns.iter().map(|c| c.name.as_str()))
+                ),
                 remedy: format!("correct {because}"),
             });
         }
@@ -139,14 +149,16 @@ pub async fn table(connection: &mut Conn, plan: &TablePlan) -> Result<Result<Tab
     if !problems.is_empty() {
         return Ok(Err(problems));
     }
-    let walk = Walk { index: walk_index, columns: walked.iter().map(|&column| WalkColumn { column, text: texts[column].clone() }).collect() };
+    let walk =
+        Walk { index: walk_index, columns: walked.iter().map(|&column| WalkColumn { column, text: texts[column].clone() }).collect() };
     let schema = Schema { columns, key: primary.unwrap_or_default() };
     Ok(Ok(TableInfo { schema, walk, row_estimate: rows.unwrap_or_default() }))
 }
 
 /// Columns that must be there, each with the configuration key that needs it.
 fn wanted_columns(plan: &TablePlan) -> Vec<(String, String)> {
-    let listed = |names: &[String], key: &str| names.iter().map(|name| (name.clone(), format!("tables.{}.{key}", plan.name))).collect::<Vec<_>>();
+    let listed =
+        |names: &[String], key: &str| names.iter().map(|name| (name.clone(), format!("tables.{}.{key}", plan.name))).collect::<Vec<_>>();
     let mut wanted = plan.needed.clone();
     wanted.extend(listed(plan.columns.as_deref().unwrap_or_default(), "columns"));
     wanted.extend(listed(plan.key.as_deref().unwrap_or_default(), "key"));
@@ -175,7 +187,8 @@ fn unique_index(parts: &[IndexPart], key: &[String], columns: &[Column]) -> Opti
             }
             names.push(column.as_deref()?);
         }
-        (names.len() == key.len() && key.iter().all(|column| names.contains(&column.as_str()))).then(|| index_columns(parts, index, columns))?
+        (names.len() == key.len() && key.iter().all(|column| names.contains(&column.as_str())))
+            .then(|| index_columns(parts, index, columns))?
     };
     parts.iter().find_map(|(index, ..)| usable(index).map(|found| (index.clone(), found)))
 }
@@ -183,19 +196,25 @@ fn unique_index(parts: &[IndexPart], key: &[String], columns: &[Column]) -> Opti
 /// ` (did you mean x?)`, or nothing.
 pub fn did_you_mean<'a>(wrong: &str, known: impl Iterator<Item = &'a str>) -> String {
     let best = known.map(|name| (strsim::damerau_levenshtein(wrong, name), name)).min();
-    best.filter(|&(distance, _)| distance <= 2.max(wrong.len() / 4)).map_or_else(String::new, |(_, name)| format!(" (did you mean {name}?)"))
+    best.filter(|&(distance, _)| distance <= 2.max(wrong.len() / 4))
+        .map_or_else(String::new, |(_, name)| format!(" (did you mean {name}?)"))
 }
 
 /// Whether the columns the binlog describes are those of the catalogue. Labels the catalogue cannot show (it gives `?` for what
 /// is above U+FFFF) are taken as agreeing.
 pub fn agrees(known: &Schema, seen: &Schema) -> bool {
     known.columns.len() == seen.columns.len()
-        && known.columns.iter().zip(&seen.columns).all(|(known, seen)| known.name == seen.name && known.nullable == seen.nullable && same_kind(&known.kind, &seen.kind))
+        && known
+            .columns
+            .iter()
+            .zip(&seen.columns)
+            .all(|(known, seen)| known.name == seen.name && known.nullable == seen.nullable && same_kind(&known.kind, &seen.kind))
 }
 
 fn same_kind(known: &ColumnType, seen: &ColumnType) -> bool {
     match (known, seen) {
-        (ColumnType::Enum { labels: known }, ColumnType::Enum { labels: seen }) | (ColumnType::Set { labels: known }, ColumnType::Set { labels: seen }) => {
+        (ColumnType::Enum { labels: known }, ColumnType::Enum { labels: seen })
+        | (ColumnType::Set { labels: known }, ColumnType::Set { labels: seen }) => {
             known.len() == seen.len() && known.iter().zip(seen).all(|(known, seen)| known == seen || known.contains('?'))
         }
         _ => known == seen,
@@ -263,9 +282,8 @@ impl Described {
             "set" => Some(ColumnType::Set { labels: labels(&self.full_type)? }),
             "json" => Some(ColumnType::Json),
             "vector" => Some(ColumnType::Vector),
-            "geometry" | "point" | "linestring" | "polygon" | "multipoint" | "multilinestring" | "multipolygon" | "geomcollection" | "geometrycollection" => {
-                Some(ColumnType::Geometry)
-            }
+            "geometry" | "point" | "linestring" | "polygon" | "multipoint" | "multilinestring" | "multipolygon" | "geomcollection"
+            | "geometrycollection" => Some(ColumnType::Geometry),
             _ => None,
         }
     }

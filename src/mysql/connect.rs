@@ -62,7 +62,10 @@ impl From<mysql_async::Error> for Error {
                 _ => Error::Lost(text),
             },
             mysql_async::Error::Driver(
-                DriverError::NoClientSslFlagFromServer | DriverError::UnknownAuthPlugin { .. } | DriverError::MysqlOldPasswordDisabled | DriverError::NoKeyFound,
+                DriverError::NoClientSslFlagFromServer
+                | DriverError::UnknownAuthPlugin { .. }
+                | DriverError::MysqlOldPasswordDisabled
+                | DriverError::NoKeyFound,
             ) => Error::Refused(text),
             mysql_async::Error::Io(IoError::Tls(_)) if is_certificate_error(&text) => Error::Refused(text),
             _ => Error::Lost(text),
@@ -83,7 +86,9 @@ fn binlog_error(text: String) -> Error {
 
 /// OpenSSL's words for a certificate that is not trusted or not of this host, as opposed to a connection that broke.
 fn is_certificate_error(text: &str) -> bool {
-    ["certificate verify failed", "Hostname mismatch", "unsupported protocol", "no protocols available"].iter().any(|part| text.contains(part))
+    ["certificate verify failed", "Hostname mismatch", "unsupported protocol", "no protocols available"]
+        .iter()
+        .any(|part| text.contains(part))
 }
 
 /// Opens a connection and sets its session variables.

@@ -131,13 +131,17 @@ async fn rights(report: &mut Report, connection: &mut Conn, mysql: &MysqlPlan, t
             let filter = |index| row.as_ref().and_then(|row| row.get_opt::<String, _>(index)).and_then(Result::ok).unwrap_or_default();
             filtered(report, tables, &filter(2), &filter(3));
         }
-        Err(Error::Refused(text)) => report.fail(format!("{user} may not see the binlog's position: {text}"), format!("GRANT REPLICATION CLIENT ON *.* TO {user}")),
+        Err(Error::Refused(text)) => {
+            report.fail(format!("{user} may not see the binlog's position: {text}"), format!("GRANT REPLICATION CLIENT ON *.* TO {user}"))
+        }
         Err(error) => return Err(error),
     }
     let replicas = if connection.server_version() >= (8, 0, 22) { "SHOW REPLICAS" } else { "SHOW SLAVE HOSTS" };
     match connection.query_drop(replicas).await.map_err(Error::from) {
         Ok(()) => {}
-        Err(Error::Refused(text)) => report.fail(format!("{user} may not read the binlog: {text}"), format!("GRANT REPLICATION SLAVE ON *.* TO {user}")),
+        Err(Error::Refused(text)) => {
+            report.fail(format!("{user} may not read the binlog: {text}"), format!("GRANT REPLICATION SLAVE ON *.* TO {user}"))
+        }
         Err(error) => return Err(error),
     }
     Ok(())
@@ -151,14 +155,21 @@ fn filtered(report: &mut Report, tables: &[TablePlan], only: &str, ignored: &str
     let lists = |list: &str, database: &str| list.split(',').any(|name| name == database);
     for database in databases {
         if !only.is_empty() && !lists(only, database) || lists(ignored, database) {
-            report.fail(format!("the server keeps changes of {database} out of its binlog"), "take it out of binlog_ignore_db, or add it to binlog_do_db");
+            report.fail(
+                format!("the server keeps changes of {database} out of its binlog"),
+                "take it out of binlog_ignore_db, or add it to binlog_do_db",
+            );
         }
     }
 }
 
 async fn table(report: &mut Report, connection: &mut Conn, plan: &TablePlan, cascades_in_log: bool) -> Result<(), Error> {
     let source = format!("{}.{}", plan.database, plan.table);
-    match connection.query_drop(format!("SELECT * FROM {}.{} LIMIT 0", quote(&plan.database), quote(&plan.table))).await.map_err(Error::from) {
+    match connection
+        .query_drop(format!("SELECT * FROM {}.{} LIMIT 0", quote(&plan.database), quote(&plan.table)))
+        .await
+        .map_err(Error::from)
+    {
         // A missing table is described better by the catalogue.
         Ok(()) | Err(Error::NoTable(_)) => {}
         Err(Error::Refused(text)) => {

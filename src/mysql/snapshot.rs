@@ -54,9 +54,15 @@ pub struct View {
 
 /// What became of a table's rows.
 pub enum Loaded {
-    Whole { rows: u64, counts: Counts },
+    Whole {
+        rows: u64,
+        counts: Counts,
+    },
     /// A value cannot be read: the table alone stops.
-    Unreadable { reason: Reason, message: String },
+    Unreadable {
+        reason: Reason,
+        message: String,
+    },
 }
 
 impl View {
@@ -110,11 +116,25 @@ impl View {
 
     /// Reads a table's rows of this view into `tables`, which has begun its snapshot. Rendering has a thread of its own, so that
     /// the server, the connection and the rendering work side by side.
-    pub async fn load(&mut self, table: TableId, plan: &TablePlan, info: &TableInfo, shape: Shape, tables: &Arc<Tables>) -> Result<Loaded, Error> {
+    pub async fn load(
+        &mut self,
+        table: TableId,
+        plan: &TablePlan,
+        info: &TableInfo,
+        shape: Shape,
+        tables: &Arc<Tables>,
+    ) -> Result<Loaded, Error> {
         let (batches, received) = mpsc::channel(BATCHES_AHEAD);
         let renderer = Renderer {
             table,
-            columns: info.schema.columns.iter().zip(shape.source_columns()).filter(|(_, target)| target.is_some()).map(|(column, _)| column.clone()).collect(),
+            columns: info
+                .schema
+                .columns
+                .iter()
+                .zip(shape.source_columns())
+                .filter(|(_, target)| target.is_some())
+                .map(|(column, _)| column.clone())
+                .collect(),
             shape,
             estimate: info.row_estimate.max(1),
             tables: Arc::clone(tables),
@@ -326,7 +346,10 @@ mod tests {
     #[test]
     fn literals_are_exact() {
         assert_eq!(literal(&Sent::Float(0.1), &ColumnType::Float, None), "1.0000000149011612e-1");
-        assert_eq!(literal(&Sent::Bytes(b"1.50".to_vec()), &ColumnType::Decimal { precision: 10, scale: 2 }, None), "CAST('1.50' AS DECIMAL(10,2))");
+        assert_eq!(
+            literal(&Sent::Bytes(b"1.50".to_vec()), &ColumnType::Decimal { precision: 10, scale: 2 }, None),
+            "CAST('1.50' AS DECIMAL(10,2))"
+        );
         assert_eq!(literal(&Sent::Date(2024, 1, 2, 3, 4, 5, 6), &ColumnType::DateTime { digits: 6 }, None), "'2024-01-02 03:04:05.000006'");
     }
 }

@@ -78,7 +78,13 @@ impl Parser<'_> {
             },
             "COMMIT" => Effect::Commit,
             // ROLLBACK TO SAVEPOINT: what was rolled back never reaches the binlog, the line says nothing new.
-            "ROLLBACK" => if self.rest_has("TO") { Effect::Nothing } else { Effect::Rollback },
+            "ROLLBACK" => {
+                if self.rest_has("TO") {
+                    Effect::Nothing
+                } else {
+                    Effect::Rollback
+                }
+            }
             "SAVEPOINT" | "RELEASE" => Effect::Nothing,
             "XA" => self.xa(),
             "TRUNCATE" => {
@@ -91,10 +97,9 @@ impl Parser<'_> {
             "DROP" => self.drop(),
             "INSERT" | "REPLACE" | "LOAD" | "IMPORT" => self.insert(),
             "UPDATE" | "DELETE" | "WITH" => Effect::Dml(self.all_names()),
-            "GRANT" | "REVOKE" | "SET" | "ANALYZE" | "OPTIMIZE" | "CHECK" | "REPAIR" | "FLUSH" | "RESET" | "USE" | "INSTALL" | "UNINSTALL"
-            | "LOCK" | "UNLOCK" | "PURGE" | "KILL" | "CHANGE" | "STOP" | "BINLOG" | "CACHE" | "CLONE" | "RESTART" | "SHUTDOWN" | "HELP" => {
-                Effect::Nothing
-            }
+            "GRANT" | "REVOKE" | "SET" | "ANALYZE" | "OPTIMIZE" | "CHECK" | "REPAIR" | "FLUSH" | "RESET" | "USE" | "INSTALL"
+            | "UNINSTALL" | "LOCK" | "UNLOCK" | "PURGE" | "KILL" | "CHANGE" | "STOP" | "BINLOG" | "CACHE" | "CLONE" | "RESTART"
+            | "SHUTDOWN" | "HELP" => Effect::Nothing,
             _ => self.unknown(),
         }
     }
@@ -219,7 +224,8 @@ impl Parser<'_> {
                     self.accept("TABLE");
                     break;
                 }
-                "LOW_PRIORITY" | "DELAYED" | "HIGH_PRIORITY" | "IGNORE" | "REPLACE" | "DATA" | "XML" | "LOCAL" | "INFILE" | "CONCURRENT" => {
+                "LOW_PRIORITY" | "DELAYED" | "HIGH_PRIORITY" | "IGNORE" | "REPLACE" | "DATA" | "XML" | "LOCAL" | "INFILE"
+                | "CONCURRENT" => {
                     self.at += 1;
                 }
                 // IMPORT TABLE FROM 'file': which tables stands in the file.

@@ -53,9 +53,8 @@ impl Capture {
     }
 
     fn state(&self, table: &str) -> State {
-        let view = self.tables.view();
-        let state = view.state(view.find(table).expect("the table is captured")).clone();
-        state
+        let mut summaries = self.tables.summaries().into_iter();
+        summaries.find(|summary| summary.name == table).expect("the table is captured").state
     }
 
     #[track_caller]
@@ -128,15 +127,19 @@ fn sections(tables: &[&str]) -> String {
 }
 
 fn plan(mysql: &str, tables: &str) -> Plan {
-    let server_id = 100_000 + std::process::id() % 100_000 * 100 + unique("").rsplit('_').next().and_then(|n| n.parse::<u32>().ok()).unwrap_or(0);
-    let text = format!("name = \"capture\"\n{mysql}server_id = {server_id}\nheartbeat = \"1s\"\n[kafka]\nbrokers = \"127.0.0.1:1\"\n{tables}");
+    let server_id =
+        100_000 + std::process::id() % 100_000 * 100 + unique("").rsplit('_').next().and_then(|n| n.parse::<u32>().ok()).unwrap_or(0);
+    let text =
+        format!("name = \"capture\"\n{mysql}server_id = {server_id}\nheartbeat = \"1s\"\n[kafka]\nbrokers = \"127.0.0.1:1\"\n{tables}");
     config::parse(&text, "test.toml", std::path::Path::new("")).unwrap_or_else(|errors| panic!("{errors}\n{text}"))
 }
 
 /// A table `items` of `id` and `name` in a database of its own; the database's name.
 fn items(mysql: &Mysql) -> String {
     let database = mysql.database("capture");
-    mysql.exec(&format!("create table {database}.items (id int primary key, name varchar(50)); insert into {database}.items values (1, 'one'), (2, 'two')"));
+    mysql.exec(&format!(
+        "create table {database}.items (id int primary key, name varchar(50)); insert into {database}.items values (1, 'one'), (2, 'two')"
+    ));
     database
 }
 
@@ -176,7 +179,9 @@ fn transactions_are_seen_whole_over_rotations_savepoints_and_xa() {
     capture.wait_row("items", "7", Some(r#"{"id":7,"name":"b"}"#));
     // An XA transaction is seen at its commit, one that is rolled back never.
     session.exec("xa start 'one'; insert into items values (8, 'c'); xa end 'one'; xa prepare 'one'");
-    mysql.exec(&format!("xa start 'two', 'x', 7; insert into {database}.items values (9, 'd'); xa end 'two', 'x', 7; xa prepare 'two', 'x', 7"));
+    mysql.exec(&format!(
+        "xa start 'two', 'x', 7; insert into {database}.items values (9, 'd'); xa end 'two', 'x', 7; xa prepare 'two', 'x', 7"
+    ));
     mysql.exec(&format!("insert into {database}.items values (10, 'after')"));
     capture.wait_row("items", "10", Some(r#"{"id":10,"name":"after"}"#));
     assert_eq!(capture.row("items", "8"), None);
@@ -191,7 +196,9 @@ fn transactions_are_seen_whole_over_rotations_savepoints_and_xa() {
 fn b21_an_xa_transaction_prepared_before_the_start_is_read_when_it_commits() {
     let mysql = Mysql::shared();
     let database = items(mysql);
-    mysql.exec(&format!("xa start '{database}'; insert into {database}.items values (8, 'c'); xa end '{database}'; xa prepare '{database}'"));
+    mysql.exec(&format!(
+        "xa start '{database}'; insert into {database}.items values (8, 'c'); xa end '{database}'; xa prepare '{database}'"
+    ));
     let capture = Capture::of(mysql, &[&format!("{database}.items")]);
     assert_eq!(capture.row("items", "8"), None);
     mysql.exec(&format!("xa commit '{database}'"));
@@ -261,10 +268,13 @@ fn d_statements_that_change_tables() {
 fn b22_rows_changed_by_statement_stop_their_table_alone() {
     let mysql = Mysql::shared();
     let database = items(mysql);
-    mysql.exec(&format!("create table {database}.more (id int primary key, name varchar(50)); create table {database}.others (id int primary key)"));
+    mysql.exec(&format!(
+        "create table {database}.more (id int primary key, name varchar(50)); create table {database}.others (id int primary key)"
+    ));
     let capture = Capture::of(mysql, &[&format!("{database}.items"), &format!("{database}.more")]);
     let mut session = mysql.session();
-    session.exec(&format!("use {database}; set binlog_format = statement; insert into others values (1); insert into items values (3, 'x')"));
+    session
+        .exec(&format!("use {database}; set binlog_format = statement; insert into others values (1); insert into items values (3, 'x')"));
     capture.wait_stopped("items", Reason::StatementFormat);
     session.exec("set binlog_format = row; insert into more values (1, 'on')");
     capture.wait_row("more", "1", Some(r#"{"id":1,"name":"on"}"#));
@@ -304,9 +314,12 @@ fn n14_chunks_follow_the_servers_order_of_every_kind_of_key() {
     ] {
         let rows: String = values.split(',').map(|value| format!("(1, {value}), (2, {value}),")).collect();
         let rows = rows.trim_end_matches(',');
-        mysql.exec(&format!("create table {database}.{table} (a int, k {kind}, primary key (k, a)); insert into {database}.{table} values {rows}"));
+        mysql.exec(&format!(
+            "create table {database}.{table} (a int, k {kind}, primary key (k, a)); insert into {database}.{table} values {rows}"
+        ));
     }
-    let names: Vec<String> = mysql.rows(&format!("select concat(table_schema, '.', table_name) from information_schema.tables where table_schema = '{database}'"));
+    let names: Vec<String> = mysql
+        .rows(&format!("select concat(table_schema, '.', table_name) from information_schema.tables where table_schema = '{database}'"));
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let capture = Capture::with(&format!("{}snapshot_chunk = 2\n", mysql.config()), &sections(&names));
     capture.wait_ready();
@@ -362,12 +375,14 @@ fn n01_a_snapshot_under_writes_ends_with_what_select_shows() {
 
 #[test]
 fn a_server_without_gtids_metadata_and_checksums() {
-    let mysql = Mysql::start(&["--gtid-mode=OFF", "--enforce-gtid-consistency=OFF", "--binlog-row-metadata=MINIMAL", "--binlog-checksum=NONE"]);
+    let mysql =
+        Mysql::start(&["--gtid-mode=OFF", "--enforce-gtid-consistency=OFF", "--binlog-row-metadata=MINIMAL", "--binlog-checksum=NONE"]);
     let database = items(&mysql);
     let source = format!("{database}.items");
     let capture = Capture::of(&mysql, &[&source]);
     let mut session = mysql.session();
-    session.exec(&format!("use {database}; insert into items values (3, 'x'); flush binary logs; update items set name = 'y' where id = 3"));
+    session
+        .exec(&format!("use {database}; insert into items values (3, 'x'); flush binary logs; update items set name = 'y' where id = 3"));
     capture.wait_row("items", "3", Some(r#"{"id":3,"name":"y"}"#));
     let at = capture.tables.view().at().to_string();
     assert!(at.contains(":binlog.0000"), "uuid:file:offset, not {at}");
@@ -419,7 +434,9 @@ fn killed_connections_and_servers_cost_nothing_and_purged_logs_end_the_capture()
     capture.wait_same("items", || select_items(&mysql, &source));
     // B02
     proxy.set(Fault::Cut);
-    mysql.exec(&format!("insert into {source} values (6, 'lost'); flush binary logs; insert into {source} values (7, 'x'); flush binary logs"));
+    mysql.exec(&format!(
+        "insert into {source} values (6, 'lost'); flush binary logs; insert into {source} values (7, 'x'); flush binary logs"
+    ));
     mysql.exec("purge binary logs before now() + interval 1 second");
     proxy.set(Fault::None);
     match capture.end() {
@@ -433,7 +450,9 @@ fn n19_hostile_settings_of_the_server() {
     let mysql = Mysql::start(&[]);
     let database = items(&mysql);
     let source = format!("{database}.items");
-    mysql.exec(&format!("insert into {source} with recursive n(i) as (select 3 union all select i + 1 from n where i < 900) select i, concat('é', i) from n"));
+    mysql.exec(&format!(
+        "insert into {source} with recursive n(i) as (select 3 union all select i + 1 from n where i < 900) select i, concat('é', i) from n"
+    ));
     mysql.exec(
         "set global sql_select_limit = 10, max_execution_time = 1, sql_mode = 'ANSI,NO_BACKSLASH_ESCAPES', character_set_results = latin1, autocommit = 0, \
          time_zone = '+05:30', transaction_isolation = 'READ-UNCOMMITTED', completion_type = 'CHAIN', net_write_timeout = 1, information_schema_stats_expiry = 1",
@@ -479,9 +498,11 @@ fn preconditions_are_reported_all_at_once() {
     }
     assert!(!text.contains("tables.keyed"), "a unique key of NOT NULL columns will do:\n{text}");
     let wrong = format!("[mysql]\naddress = \"{}\"\nuser = \"poor\"\npassword = \"wrong\"\ntls = \"disabled\"\n", mysql.address);
-    let Err(Stop::Precondition(text)) = Capture::with(&wrong, &sections(&[&format!("{database}.items")])).end() else { panic!("the password is wrong") };
+    let Err(Stop::Precondition(text)) = Capture::with(&wrong, &sections(&[&format!("{database}.items")])).end() else {
+        panic!("the password is wrong")
+    };
     assert!(text.contains("Access denied"), "{text}");
-    mysql.exec(&format!("set sql_log_bin = 0; revoke all on *.* from poor; revoke select on {database}.* from poor"));
+    mysql.exec(&format!("set sql_log_bin = 0; revoke select on {database}.* from poor"));
     let Err(Stop::Precondition(text)) = Capture::with(&poor, &sections(&[&format!("{database}.items")])).end() else { panic!("no rights") };
     assert!(text.contains("GRANT SELECT"), "{text}");
 }
