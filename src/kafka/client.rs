@@ -32,7 +32,13 @@ pub fn config(plan: &KafkaPlan, limits: &Limits, role: &Role) -> ClientConfig {
     let mut config = ClientConfig::new();
     let consumes = matches!(role, Role::Consumer { .. } | Role::OffsetReader { .. });
     let produces = matches!(role, Role::Producer { .. });
-    config.set("linger.ms", "1").set("compression.type", "lz4");
+    config
+        .set("linger.ms", "1")
+        .set("compression.type", "lz4")
+        .set("reconnect.backoff.max.ms", "1000")
+        .set("retry.backoff.ms", "20")
+        // With the default of one second a queue that was full once runs dry before it is filled again.
+        .set("fetch.queue.backoff.ms", "10");
     for (name, value) in &plan.client {
         config.set(name, value.reveal());
     }
@@ -47,7 +53,7 @@ pub fn config(plan: &KafkaPlan, limits: &Limits, role: &Role) -> ClientConfig {
     }
     config
         .set("bootstrap.servers", &plan.brokers)
-        .set("topic.metadata.refresh.interval.ms", "30000")
+        .set("topic.metadata.refresh.interval.ms", "10000")
         .set("log.connection.close", "false")
         .set_log_level(RDKafkaLogLevel::Info);
     match role {
