@@ -4,5 +4,7 @@
 
 mod support;
 
+mod kill;
+mod ledger;
 mod support_works;
 mod types;
