@@ -108,12 +108,12 @@ impl Session {
     pub fn rebalance(&self) -> Result<Vec<(i32, i64)>, Fault> {
         let mut begun = BTreeMap::new();
         // Taken off the list only when carried out: `close` answers what is left, or the library would wait for it for ever.
-        while let Some(event) = self.consumer.context().rebalances.lock().front().cloned() {
+        while let Some(event) = self.consumer.context().pending_rebalance() {
             match event {
                 Rebalance::Assign(partitions) => begun.extend(self.assign(&partitions)?),
                 Rebalance::Revoke(partitions) => self.release(&partitions).map_err(|e| Fault::of(&e))?,
             }
-            self.consumer.context().rebalances.lock().pop_front();
+            self.consumer.context().next_rebalance();
         }
         let held = self.consumer.assignment().map_err(|e| Fault::of(&e))?;
         Ok(held.elements().iter().map(|e| (e.partition(), begun.get(&e.partition()).copied().unwrap_or(0))).collect())
@@ -515,6 +515,10 @@ struct Context {
 impl Context {
     fn has_rebalance(&self) -> bool {
         !self.rebalances.lock().is_empty()
+    }
+
+    fn pending_rebalance(&self) -> Option<Rebalance> {
+        self.rebalances.lock().front().cloned()
     }
 
     fn next_rebalance(&self) -> Option<Rebalance> {

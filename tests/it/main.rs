@@ -4,6 +4,7 @@
 
 mod support;
 
+mod exactly_once;
 mod kill;
 mod ledger;
 mod support_works;
