@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use rdkafka::client::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::base_consumer::BaseConsumer;
-use rdkafka::consumer::{Consumer, ConsumerContext, RebalanceProtocol};
+use rdkafka::consumer::{Consumer, ConsumerContext};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
@@ -111,7 +111,7 @@ impl Session {
         while let Some(event) = self.consumer.context().pending_rebalance() {
             match event {
                 Rebalance::Assign(partitions) => begun.extend(self.assign(&partitions)?),
-                Rebalance::Revoke(partitions) => self.release(&partitions).map_err(|e| Fault::of(&e))?,
+                Rebalance::Revoke => self.consumer.unassign().map_err(|e| Fault::of(&e))?,
             }
             self.consumer.context().next_rebalance();
         }
@@ -279,12 +279,7 @@ impl Session {
         for (&partition, &next) in &begun {
             wanted.add_partition_offset(&self.settings.topic, partition, Offset::Offset(next)).map_err(|e| Fault::of(&e))?;
         }
-        match self.consumer.rebalance_protocol() {
-            RebalanceProtocol::Cooperative => self.consumer.incremental_assign(&wanted),
-            _ => self.consumer.assign(&wanted),
-        }
-        .and_then(|()| self.consumer.pause(&wanted))
-        .map_err(|e| Fault::of(&e))?;
+        self.consumer.assign(&wanted).and_then(|()| self.consumer.pause(&wanted)).map_err(|e| Fault::of(&e))?;
         self.note_members();
         Ok(begun)
     }
@@ -328,13 +323,6 @@ impl Session {
         let Settings { topic, limits, .. } = &self.settings;
         let metadata = self.consumer.fetch_metadata(Some(topic), limits.session_timeout).map_err(|e| Fault::of(&e))?;
         Ok(metadata.topics().iter().flat_map(|topic| topic.partitions()).map(|partition| partition.id()).collect())
-    }
-
-    fn release(&self, partitions: &[i32]) -> Result<(), KafkaError> {
-        match self.consumer.rebalance_protocol() {
-            RebalanceProtocol::Cooperative => self.consumer.incremental_unassign(&self.list(partitions)),
-            _ => self.consumer.unassign(),
-        }
     }
 
     /// What the group has committed for each partition, never offsets of a transaction that is still open: a dead owner's is
@@ -501,7 +489,8 @@ pub enum SendError {
 #[derive(Debug, Clone)]
 enum Rebalance {
     Assign(Vec<i32>),
-    Revoke(Vec<i32>),
+    /// Of all partitions.
+    Revoke,
 }
 
 /// Keeps rebalances for the worker instead of carrying them out inside `poll`, so that the open transaction is committed
@@ -538,16 +527,19 @@ impl ClientContext for Context {
 
 impl ConsumerContext for Context {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, error: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
-        let ids = partitions.elements().iter().map(|e| e.partition()).collect();
-        if error == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS && !self.closing.load(Ordering::Acquire) {
-            self.rebalances.lock().push_back(Rebalance::Assign(ids));
-        } else if self.closing.load(Ordering::Acquire) {
+        if self.closing.load(Ordering::Acquire) {
             // Nobody is left to do it later.
             if let Err(error) = consumer.unassign() {
                 info!("partitions could not be given back: {error}");
             }
-        } else {
-            self.rebalances.lock().push_back(Rebalance::Revoke(ids));
+            return;
         }
+        let event = match error {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
+                Rebalance::Assign(partitions.elements().iter().map(|e| e.partition()).collect())
+            }
+            _ => Rebalance::Revoke,
+        };
+        self.rebalances.lock().push_back(event);
     }
 }
