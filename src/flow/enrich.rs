@@ -285,9 +285,12 @@ impl<'a> Worker<'a> {
                     self.commit(session)?;
                     self.rebalance(session)?;
                     held.retain(|message| self.partitions.contains(&message.partition()));
-                    // Partitions just given are paused; the next turn opens the gate for all of them.
-                    flowing = false;
-                    session.pause()?;
+                    flowing = self.gate();
+                    if flowing {
+                        session.resume()?;
+                    } else {
+                        session.pause()?;
+                    }
                 }
                 Polled::Nothing => self.commit(session)?,
             }

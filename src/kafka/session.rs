@@ -60,6 +60,8 @@ pub struct Session {
     member_id: Mutex<Option<String>>,
     /// Static ids of the other members, as last seen: those that are gone next time left their transactions behind.
     others: Mutex<BTreeSet<String>>,
+    /// Partitions that we paused: the library keeps that over a rebalance.
+    paused: Mutex<BTreeSet<i32>>,
 }
 
 impl Session {
@@ -76,7 +78,7 @@ impl Session {
         let log = Logged::default();
         let producer: BaseProducer<Logged> =
             BaseProducer::from_config_and_context(&config(kafka, limits, &role), log.clone()).map_err(|e| Fault::of(&e))?;
-        init_transactions(&producer, limits).map_err(|error| {
+        init_transactions(&producer, &settings).map_err(|error| {
             producer.poll(Duration::ZERO);
             match (Fault::of(&error), log.denied(), log.last()) {
                 (_, Some(denied), _) => Fault::Denied(denied),
@@ -84,7 +86,7 @@ impl Session {
                 (fault, ..) => fault,
             }
         })?;
-        Ok(Self { consumer, producer, settings, member_id: Mutex::default(), others: Mutex::default() })
+        Ok(Self { consumer, producer, settings, member_id: Mutex::default(), others: Mutex::default(), paused: Mutex::default() })
     }
 
     pub fn poll(&self, timeout: Duration) -> Result<Polled<'_>, Fault> {
@@ -104,7 +106,7 @@ impl Session {
     }
 
     /// Carries out what the group decided; an open transaction was committed before. Partitions given begin at their committed
-    /// offset, paused. Returns the partitions held afterwards, with the offset each began at where it was just given.
+    /// offset. Returns the partitions held afterwards, with the offset each began at where it was just given.
     pub fn rebalance(&self) -> Result<Vec<(i32, i64)>, Fault> {
         let mut begun = BTreeMap::new();
         // Taken off the list only when carried out: `close` answers what is left, or the library would wait for it for ever.
@@ -124,14 +126,42 @@ impl Session {
         self.consumer.assignment_lost()
     }
 
+    /// Stops fetching; what was fetched and not polled is fetched again later.
     pub fn pause(&self) -> Result<(), Fault> {
         let held = self.consumer.assignment().map_err(|e| Fault::of(&e))?;
-        self.consumer.pause(&held).map_err(|e| Fault::of(&e))
+        self.consumer.pause(&held).map_err(|e| Fault::of(&e))?;
+        self.paused.lock().extend(held.elements().iter().map(|e| e.partition()));
+        Ok(())
     }
 
+    /// Goes on fetching what [`Session::pause`] stopped.
     pub fn resume(&self) -> Result<(), Fault> {
+        let mut paused = std::mem::take(&mut *self.paused.lock());
         let held = self.consumer.assignment().map_err(|e| Fault::of(&e))?;
-        self.consumer.resume(&held).map_err(|e| Fault::of(&e))
+        paused.retain(|partition| held.find_partition(&self.settings.topic, *partition).is_some());
+        if paused.is_empty() {
+            return Ok(());
+        }
+        let paused: Vec<i32> = paused.into_iter().collect();
+        self.consumer.resume(&self.list(&paused)).map_err(|e| Fault::of(&e))?;
+        self.wake_leaders(&paused);
+        Ok(())
+    }
+
+    /// The library's thread for a broker that it fetches nothing from sleeps for up to a second, and a resumed partition does not
+    /// wake it; a question does. Only speed depends on the answers.
+    fn wake_leaders(&self, partitions: &[i32]) {
+        let topic = &self.settings.topic;
+        let Ok(metadata) = self.consumer.fetch_metadata(Some(topic), WAKE) else { return };
+        let mut leaders = BTreeSet::new();
+        for partition in metadata.topics().iter().flat_map(|topic| topic.partitions()) {
+            if partitions.contains(&partition.id())
+                && leaders.insert(partition.leader())
+                && let Err(error) = self.consumer.fetch_watermarks(topic, partition.id(), WAKE)
+            {
+                tracing::debug!("broker {} not woken: {error}", partition.leader());
+            }
+        }
     }
 
     pub fn begin(&self) -> Result<(), Fault> {
@@ -279,7 +309,7 @@ impl Session {
         for (&partition, &next) in &begun {
             wanted.add_partition_offset(&self.settings.topic, partition, Offset::Offset(next)).map_err(|e| Fault::of(&e))?;
         }
-        self.consumer.assign(&wanted).and_then(|()| self.consumer.pause(&wanted)).map_err(|e| Fault::of(&e))?;
+        self.consumer.assign(&wanted).map_err(|e| Fault::of(&e))?;
         self.note_members();
         Ok(begun)
     }
@@ -400,7 +430,7 @@ impl Session {
             let role = Role::Producer { transactional_id: owner.clone() };
             let fencer: Result<BaseProducer<Logged>, _> =
                 BaseProducer::from_config_and_context(&config(kafka, limits, &role), Logged::default());
-            match fencer.and_then(|producer| init_transactions(&producer, limits)) {
+            match fencer.and_then(|producer| init_transactions(&producer, &self.settings)) {
                 Ok(()) => {
                     ended = true;
                     self.others.lock().remove(&owner);
@@ -454,9 +484,9 @@ struct Committed {
 
 /// The library asks for a transaction coordinator only every 500 ms, and its first question fails where no broker is connected
 /// yet: so a connection is waited for first.
-fn init_transactions(producer: &BaseProducer<Logged>, limits: &Limits) -> Result<(), KafkaError> {
-    let deadline = Instant::now() + limits.transaction_timeout;
-    producer.client().fetch_metadata(Some("__transaction_state"), remaining(deadline))?;
+fn init_transactions(producer: &BaseProducer<Logged>, settings: &Settings) -> Result<(), KafkaError> {
+    let deadline = Instant::now() + settings.limits.transaction_timeout;
+    producer.client().fetch_metadata(Some(&settings.topic), remaining(deadline))?;
     producer.init_transactions(remaining(deadline))
 }
 
@@ -470,6 +500,8 @@ fn static_id(member: &str) -> Option<&str> {
 const BREATH: Duration = Duration::from_micros(100);
 /// How long to sleep between questions to the brokers.
 const PAUSE: Duration = Duration::from_millis(20);
+/// For one answer that only speed depends on.
+const WAKE: Duration = Duration::from_secs(1);
 /// So long committed offsets may stay hidden behind an open transaction before we look who left it.
 const STABLE: Duration = Duration::from_millis(500);
 
