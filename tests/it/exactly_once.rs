@@ -8,7 +8,6 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::producer::Producer as _;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
-use serde_json::json;
 
 use crate::ledger::{Found, Ledger, Load, write_orders};
 use crate::support::kafka::send;
@@ -334,7 +333,6 @@ fn a_commit_whose_answer_is_lost_happens_once() {
         wait_until("the answer to a commit to be lost", CALL, || proxy.lost_answers() == round);
     }
     let ledger = load.finish();
-    let found = shop.assert_exact(&ledger);
-    assert_eq!(found.outputs[0].json()["item"]["quantity"], json!(1));
+    shop.assert_exact(&ledger);
     assert_eq!(daemon.terminate(), Some(0));
 }
