@@ -36,7 +36,10 @@ pub fn config(plan: &KafkaPlan, limits: &Limits, role: &Role) -> ClientConfig {
         .set("linger.ms", "1")
         .set("compression.type", "lz4")
         .set("reconnect.backoff.max.ms", "1000")
-        .set("retry.backoff.ms", "20")
+        // The coordinator refuses a new transaction while the marks of the last one are being written, some milliseconds: a retry
+        // that doubles its pause up to a second waits for nothing.
+        .set("retry.backoff.ms", "10")
+        .set("retry.backoff.max.ms", "50")
         // With the default of one second a queue that was full once runs dry before it is filled again.
         .set("fetch.queue.backoff.ms", "10");
     for (name, value) in &plan.client {

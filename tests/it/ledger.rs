@@ -25,8 +25,10 @@ const UNKNOWN_PRODUCT: u64 = 999;
 
 /// The order of a number: none to three items; one item in fifty orders is of an unknown product.
 pub fn order(number: u64) -> Value {
-    let product = |element: u64| if number % 50 == 17 && element == 0 { UNKNOWN_PRODUCT } else { (number * 7 + element * 3) % PRODUCTS + 1 };
-    let items: Vec<Value> = (0..number % 4).map(|element| json!({ "productId": product(element).to_string(), "quantity": element + 1 })).collect();
+    let product =
+        |element: u64| if number % 50 == 17 && element == 0 { UNKNOWN_PRODUCT } else { (number * 7 + element * 3) % PRODUCTS + 1 };
+    let items: Vec<Value> =
+        (0..number % 4).map(|element| json!({ "productId": product(element).to_string(), "quantity": element + 1 })).collect();
     json!({ "id": number, "items": items })
 }
 
@@ -84,7 +86,11 @@ pub fn write_orders(kafka: &Kafka, topic: &str, numbers: std::ops::Range<u64>) -
 fn producer(kafka: &Kafka) -> BaseProducer<Told> {
     let mut config = kafka.client();
     // Longer than a broker's restart takes.
-    config.set("enable.idempotence", "true").set("message.timeout.ms", "60000").set("linger.ms", "1").set("reconnect.backoff.max.ms", "500");
+    config
+        .set("enable.idempotence", "true")
+        .set("message.timeout.ms", "60000")
+        .set("linger.ms", "1")
+        .set("reconnect.backoff.max.ms", "500");
     config.create_with_context(Told::default()).expect("make a producer")
 }
 
@@ -171,7 +177,13 @@ impl Found {
     pub fn assert_exact(&self, ledger: &Ledger) {
         let faults = self.faults(ledger);
         let first: Vec<_> = faults.iter().take(20).collect();
-        assert!(faults.is_empty(), "{} faults in {} outputs of {} inputs, the first: {first:#?}", faults.len(), self.outputs.len(), self.inputs.len());
+        assert!(
+            faults.is_empty(),
+            "{} faults in {} outputs of {} inputs, the first: {first:#?}",
+            faults.len(),
+            self.outputs.len(),
+            self.inputs.len()
+        );
     }
 
     /// Acknowledged orders stand where Kafka said; the others have an unknown outcome.
@@ -250,7 +262,11 @@ impl Found {
             let Some((partition, (offset, _))) = record.header("larder-origin").and_then(|origin| self.place(origin)) else { continue };
             prices.entry((partition, offset)).or_default().insert(record.json()["price"].to_string());
         }
-        prices.iter().filter(|(_, seen)| seen.len() > 1).map(|(place, seen)| format!("order at {place:?} saw the prices {seen:?}")).collect()
+        prices
+            .iter()
+            .filter(|(_, seen)| seen.len() > 1)
+            .map(|(place, seen)| format!("order at {place:?} saw the prices {seen:?}"))
+            .collect()
     }
 
     /// `topic/partition/offset/element` as partition and (offset, element).
@@ -327,7 +343,8 @@ fn the_checkers_find_every_planted_fault() {
         ("a dead letter dropped", |found, _| drop(found.dead.pop())),
         ("an output that is also a dead letter", |found, _| found.dead.push(found.outputs[7].clone())),
         ("two prices in one order", |found, _| {
-            let torn = found.outputs.iter().position(|r| r.header("larder-origin").is_some_and(|o| o.ends_with("/1"))).expect("a second item");
+            let torn =
+                found.outputs.iter().position(|r| r.header("larder-origin").is_some_and(|o| o.ends_with("/1"))).expect("a second item");
             let mut value = found.outputs[torn].json();
             value["price"] = json!(999_999);
             found.outputs[torn].value = Some(value.to_string().into_bytes());
