@@ -17,9 +17,11 @@ use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::base_consumer::BaseConsumer;
 use rdkafka::consumer::{Consumer, ConsumerContext};
 use rdkafka::error::KafkaError;
+use rdkafka::groups::GroupInfo;
 use rdkafka::message::{BorrowedMessage, OwnedHeaders};
+use rdkafka::metadata::{MetadataPartition, MetadataTopic};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
 use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -130,7 +132,7 @@ impl Session {
     pub fn pause(&self) -> Result<(), Fault> {
         let held = self.consumer.assignment().map_err(|e| Fault::of(&e))?;
         self.consumer.pause(&held).map_err(|e| Fault::of(&e))?;
-        self.paused.lock().extend(held.elements().iter().map(|e| e.partition()));
+        self.paused.lock().extend(held.elements().iter().map(TopicPartitionListElem::partition));
         Ok(())
     }
 
@@ -154,7 +156,7 @@ impl Session {
         let topic = &self.settings.topic;
         let Ok(metadata) = self.consumer.fetch_metadata(Some(topic), WAKE) else { return };
         let mut leaders = BTreeSet::new();
-        for partition in metadata.topics().iter().flat_map(|topic| topic.partitions()) {
+        for partition in metadata.topics().iter().flat_map(MetadataTopic::partitions) {
             if partitions.contains(&partition.id())
                 && leaders.insert(partition.leader())
                 && let Err(error) = self.consumer.fetch_watermarks(topic, partition.id(), WAKE)
@@ -352,7 +354,7 @@ impl Session {
     fn topic_partitions(&self) -> Result<Vec<i32>, Fault> {
         let Settings { topic, limits, .. } = &self.settings;
         let metadata = self.consumer.fetch_metadata(Some(topic), limits.session_timeout).map_err(|e| Fault::of(&e))?;
-        Ok(metadata.topics().iter().flat_map(|topic| topic.partitions()).map(|partition| partition.id()).collect())
+        Ok(metadata.topics().iter().flat_map(MetadataTopic::partitions).map(MetadataPartition::id).collect())
     }
 
     /// What the group has committed for each partition, never offsets of a transaction that is still open: a dead owner's is
@@ -446,7 +448,7 @@ impl Session {
     fn members(&self) -> Option<Vec<String>> {
         let Settings { limits, group, id, .. } = &self.settings;
         let groups = self.consumer.fetch_group_list(Some(group), limits.session_timeout).ok()?;
-        let members: Vec<String> = groups.groups().iter().flat_map(|g| g.members()).map(|m| m.id().to_string()).collect();
+        let members: Vec<String> = groups.groups().iter().flat_map(GroupInfo::members).map(|m| m.id().to_string()).collect();
         members.iter().any(|member| static_id(member) == Some(id)).then_some(members)
     }
 
@@ -568,7 +570,7 @@ impl ConsumerContext for Context {
         }
         let event = match error {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => {
-                Rebalance::Assign(partitions.elements().iter().map(|e| e.partition()).collect())
+                Rebalance::Assign(partitions.elements().iter().map(TopicPartitionListElem::partition).collect())
             }
             _ => Rebalance::Revoke,
         };
