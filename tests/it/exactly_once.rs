@@ -53,8 +53,6 @@ key = "$item.productId"
 [streams.items.to.value]
 order = "$record.id"
 item = "$item"
-[log]
-format = "json"
 [http]
 listen = "127.0.0.1:0"
 [limits]

@@ -63,8 +63,6 @@ key = "$item.productId"
 order = "$record.id"
 item = "$item"
 price = "$product.price"
-[log]
-format = "json"
 [http]
 listen = "127.0.0.1:0"
 "#,
