@@ -102,7 +102,6 @@ fn ends(kafka: &Kafka, topic: &str, isolation: &str) -> i64 {
 // === owners that die, sleep and come back ===
 
 #[test]
-#[expect(clippy::print_stderr, reason = "the figure is of interest also when it is good")]
 fn another_instance_takes_over_and_unblocks_readers_within_fifteen_seconds() {
     let mut shop = Shop::new(Kafka::shared(), 4);
     // The first transaction of the first owner's life, so that only its claim can name it; its offsets are added at its end.

@@ -18,7 +18,6 @@ const KILLS: u32 = 20;
 const SEED: &str = "LARDER_TEST_SEED";
 
 #[test]
-#[expect(clippy::print_stderr, reason = "a failure can be played again by its seed")]
 fn every_item_is_there_exactly_once_after_kills_of_the_daemon_the_broker_and_mysql() {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let kills = number("LARDER_TEST_KILLS").map_or(KILLS, |kills| u32::try_from(kills).expect("a small number"));

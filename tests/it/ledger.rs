@@ -22,6 +22,7 @@ use crate::support::{Kafka, Record, wait_for};
 pub const PRODUCTS: u64 = 20;
 /// Is in no table.
 const UNKNOWN_PRODUCT: u64 = 999;
+const UNKNOWN_PRODUCT_TEXT: &str = "999";
 
 /// The order of a number: none to three items; one item in fifty orders is of an unknown product.
 pub fn order(number: u64) -> Value {
@@ -211,7 +212,7 @@ impl Found {
             let number = number(record);
             for (element, item) in order(number)["items"].as_array().expect("items").iter().enumerate() {
                 let origin = format!("{}/{}/{}/{element}", self.topic, record.partition, record.offset);
-                let unknown = self.joined && item["productId"] == UNKNOWN_PRODUCT.to_string();
+                let unknown = self.joined && item["productId"] == UNKNOWN_PRODUCT_TEXT;
                 let expected = if unknown { &mut dead } else { &mut outputs };
                 expected.insert(origin, (number, item.clone()));
             }
@@ -303,7 +304,7 @@ fn flawless(orders: u64) -> (Found, Ledger) {
         for (element, item) in order["items"].as_array().expect("items").iter().enumerate() {
             let origin = format!("orders/{partition}/{offset}/{element}");
             let product = item["productId"].as_str().expect("text");
-            if product == UNKNOWN_PRODUCT.to_string() {
+            if product == UNKNOWN_PRODUCT_TEXT {
                 let headers = [("larder-origin", origin.as_str()), ("larder-reason", "missing-row")];
                 found.dead.push(record(0, offset, "order", &order, &headers));
             } else {

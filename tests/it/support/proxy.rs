@@ -23,7 +23,9 @@ pub enum Fault {
     /// Each piece of up to 64 KiB arrives this much later.
     Delay(Duration),
     /// Once: a Kafka request with this key reaches the broker, and its answer is lost with the connection.
-    LoseAnswerTo { api_key: i16 },
+    LoseAnswerTo {
+        api_key: i16,
+    },
 }
 
 /// Stops when dropped, and closes its connections.
@@ -107,12 +109,7 @@ fn is_to_lose(bytes: &[u8], fault: Fault) -> bool {
 }
 
 /// Passes bytes on until one end closes or fails, or `may_pass` says no.
-async fn pass(
-    mut from: OwnedReadHalf,
-    mut to: OwnedWriteHalf,
-    mut fault: watch::Receiver<Fault>,
-    may_pass: impl Fn(&[u8], Fault) -> bool,
-) {
+async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut fault: watch::Receiver<Fault>, may_pass: impl Fn(&[u8], Fault) -> bool) {
     let mut buffer = vec![0; 64 * 1024];
     loop {
         let Ok(count @ 1..) = from.read(&mut buffer).await else { return };
