@@ -178,6 +178,9 @@ impl<'a> Worker<'a> {
         let mut pause = Backoff::default();
         while !self.is_stopping() {
             let ended = self.run_session();
+            if matches!(ended, Err(Fault::OffsetLost)) {
+                self.halt_lost_offsets();
+            }
             self.stream.status.set_partitions(&std::mem::take(&mut self.partitions), &[]);
             if std::mem::take(&mut self.healthy) {
                 pause = Backoff::default();
@@ -196,7 +199,6 @@ impl<'a> Worker<'a> {
                     )));
                 }
                 Err(Fault::OffsetLost) => {
-                    self.halt_lost_offsets();
                     self.wait_for_stop();
                     return Ok(());
                 }
@@ -220,25 +222,26 @@ impl<'a> Worker<'a> {
             topic: plan.from.clone(),
             start: plan.start,
         })?;
-        let result = self.flow(&session);
-        let result = match result {
-            Err(Fault::Fenced(text)) => {
-                // A process that slept longer than its transaction may be open was timed out by the coordinator, not replaced.
-                let slept = self.batch.age(Instant::now()) >= limits.transaction_timeout;
-                Err(if slept && !session.replaced() { Fault::NewSession(text) } else { Fault::Fenced(text) })
-            }
-            Err(fault) => {
-                if self.batch.is_open() {
-                    session.abort();
-                }
-                Err(fault)
-            }
-            ended => ended,
-        };
+        let result = self.flow(&session).map_err(|fault| self.judge(&session, fault));
         self.batch.take();
         self.enricher.take_lookups();
         session.close();
         result
+    }
+
+    /// What a fault means once the group was asked whether another process has our id. If so we must not come back, whatever the
+    /// fault was; if not, a fenced producer is no reason to end.
+    fn judge(&self, session: &Session, fault: Fault) -> Fault {
+        match fault {
+            Fault::Fenced(text) if !session.replaced() => Fault::NewSession(text),
+            Fault::NewSession(text) | Fault::Retry(text) if session.replaced() => Fault::Fenced(text),
+            fault => {
+                if self.batch.is_open() && !matches!(fault, Fault::Fenced(_)) {
+                    session.abort();
+                }
+                fault
+            }
+        }
     }
 
     /// The loop: what can wake it is a record, a rebalance, silence, the gate or the end.
@@ -275,15 +278,19 @@ impl<'a> Worker<'a> {
                 },
                 Polled::Record(message) => held.push_back(message),
                 Polled::Rebalance => {
-                    if session.assignment_lost() && self.batch.is_open() {
+                    if session.assignment_lost() {
+                        // Answering would make the library join again, under the id that another process may have by now.
                         return Err(Fault::NewSession("thrown out of the group, its partitions are another's".into()));
                     }
                     self.commit(session)?;
                     self.rebalance(session)?;
                     held.retain(|message| self.partitions.contains(&message.partition()));
-                    // Partitions just given are paused; the next turn opens the gate for all of them.
-                    flowing = false;
-                    session.pause()?;
+                    flowing = self.gate();
+                    if flowing {
+                        session.resume()?;
+                    } else {
+                        session.pause()?;
+                    }
                 }
                 Polled::Nothing => self.commit(session)?,
             }

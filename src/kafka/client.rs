@@ -32,7 +32,16 @@ pub fn config(plan: &KafkaPlan, limits: &Limits, role: &Role) -> ClientConfig {
     let mut config = ClientConfig::new();
     let consumes = matches!(role, Role::Consumer { .. } | Role::OffsetReader { .. });
     let produces = matches!(role, Role::Producer { .. });
-    config.set("linger.ms", "1").set("compression.type", "lz4");
+    config
+        .set("linger.ms", "1")
+        .set("compression.type", "lz4")
+        .set("reconnect.backoff.max.ms", "1000")
+        // The coordinator refuses a new transaction while the marks of the last one are being written, some milliseconds: a retry
+        // that doubles its pause up to a second waits for nothing.
+        .set("retry.backoff.ms", "10")
+        .set("retry.backoff.max.ms", "50")
+        // With the default of one second a queue that was full once runs dry before it is filled again.
+        .set("fetch.queue.backoff.ms", "10");
     for (name, value) in &plan.client {
         config.set(name, value.reveal());
     }
@@ -47,7 +56,7 @@ pub fn config(plan: &KafkaPlan, limits: &Limits, role: &Role) -> ClientConfig {
     }
     config
         .set("bootstrap.servers", &plan.brokers)
-        .set("topic.metadata.refresh.interval.ms", "30000")
+        .set("topic.metadata.refresh.interval.ms", "10000")
         .set("log.connection.close", "false")
         .set_log_level(RDKafkaLogLevel::Info);
     match role {
@@ -61,7 +70,10 @@ pub fn config(plan: &KafkaPlan, limits: &Limits, role: &Role) -> ClientConfig {
                 .set("enable.auto.offset.store", "false")
                 // A position that is not there must be seen, never jumped over (contract E17).
                 .set("auto.offset.reset", "error")
-                .set("partition.assignment.strategy", "cooperative-sticky")
+                // Eager: everything is given back before a member joins the next generation, so no transaction is open while the
+                // generation changes, which the broker would refuse. And a static member that restarts in mid-rebalance finds its
+                // whole assignment: under the cooperative protocol what it was about to give back would be nobody's for ever.
+                .set("partition.assignment.strategy", "range")
                 .set("session.timeout.ms", millis(limits.session_timeout))
                 .set("heartbeat.interval.ms", millis(limits.session_timeout / 4))
                 .set("queued.max.messages.kbytes", (limits.queue_bytes / 1024).max(1).to_string())

@@ -5,5 +5,8 @@
 mod capture;
 mod support;
 
+mod exactly_once;
+mod kill;
+mod ledger;
 mod support_works;
 mod types;

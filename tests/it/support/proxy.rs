@@ -1,6 +1,8 @@
 //! A TCP proxy that misbehaves on demand.
 
 use std::io::ErrorKind;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -20,6 +22,10 @@ pub enum Fault {
     Cut,
     /// Each piece of up to 64 KiB arrives this much later.
     Delay(Duration),
+    /// Once: a Kafka request with this key reaches the broker, and its answer is lost with the connection.
+    LoseAnswerTo {
+        api_key: i16,
+    },
 }
 
 /// Stops when dropped, and closes its connections.
@@ -27,6 +33,14 @@ pub struct Proxy {
     /// `host:port` on which it listens.
     pub address: String,
     fault: watch::Sender<Fault>,
+    answers: Arc<Answers>,
+}
+
+/// State of [`Fault::LoseAnswerTo`].
+#[derive(Default)]
+struct Answers {
+    to_lose: AtomicBool,
+    lost: AtomicU32,
 }
 
 impl Proxy {
@@ -35,20 +49,27 @@ impl Proxy {
         let listener = block_on(TcpListener::bind("127.0.0.1:0")).expect("bind the proxy");
         let address = listener.local_addr().expect("a bound address").to_string();
         let (fault, seen) = watch::channel(Fault::None);
-        RUNTIME.spawn(accept(listener, target.to_owned(), seen));
-        Self { address, fault }
+        let answers = Arc::new(Answers::default());
+        RUNTIME.spawn(accept(listener, target.to_owned(), seen, Arc::clone(&answers)));
+        Self { address, fault, answers }
     }
 
     pub fn set(&self, fault: Fault) {
+        self.answers.to_lose.store(matches!(fault, Fault::LoseAnswerTo { .. }), Ordering::SeqCst);
         self.fault.send_replace(fault);
+    }
+
+    /// How many answers [`Fault::LoseAnswerTo`] has lost.
+    pub fn lost_answers(&self) -> u32 {
+        self.answers.lost.load(Ordering::SeqCst)
     }
 }
 
-async fn accept(listener: TcpListener, target: String, mut fault: watch::Receiver<Fault>) {
+async fn accept(listener: TcpListener, target: String, mut fault: watch::Receiver<Fault>, answers: Arc<Answers>) {
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((client, _)) => { tokio::spawn(connect(client, target.clone(), fault.clone())); }
+                Ok((client, _)) => { tokio::spawn(connect(client, target.clone(), fault.clone(), Arc::clone(&answers))); }
                 Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
                 Err(error) => panic!("the proxy cannot accept: {error}"),
             },
@@ -58,26 +79,46 @@ async fn accept(listener: TcpListener, target: String, mut fault: watch::Receive
     }
 }
 
-async fn connect(client: TcpStream, target: String, mut fault: watch::Receiver<Fault>) {
+async fn connect(client: TcpStream, target: String, mut fault: watch::Receiver<Fault>, answers: Arc<Answers>) {
     let Ok(server) = TcpStream::connect(target).await else { return };
     let (client_reads, client_writes) = client.into_split();
     let (server_reads, server_writes) = server.into_split();
+    let doomed = AtomicBool::new(false);
+    let asks = |bytes: &[u8], fault: Fault| {
+        if is_to_lose(bytes, fault) && answers.to_lose.swap(false, Ordering::SeqCst) {
+            doomed.store(true, Ordering::SeqCst);
+        }
+        true
+    };
+    let answers = |_: &[u8], _: Fault| {
+        let lost = doomed.load(Ordering::SeqCst);
+        answers.lost.fetch_add(u32::from(lost), Ordering::SeqCst);
+        !lost
+    };
     // Whichever ends first drops both sockets.
     tokio::select! {
-        () = pass(client_reads, server_writes, fault.clone()) => {}
-        () = pass(server_reads, client_writes, fault.clone()) => {}
+        () = pass(client_reads, server_writes, fault.clone(), asks) => {}
+        () = pass(server_reads, client_writes, fault.clone(), answers) => {}
         () = cut(&mut fault) => {}
     }
 }
 
-/// Passes bytes on until one end closes or fails.
-async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut fault: watch::Receiver<Fault>) {
+/// Do the bytes begin with a request of the key? It stands after the length of the request, and clients write a small request at once.
+fn is_to_lose(bytes: &[u8], fault: Fault) -> bool {
+    matches!(fault, Fault::LoseAnswerTo { api_key } if bytes.get(4..6) == Some(&api_key.to_be_bytes()))
+}
+
+/// Passes bytes on until one end closes or fails, or `may_pass` says no.
+async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut fault: watch::Receiver<Fault>, may_pass: impl Fn(&[u8], Fault) -> bool) {
     let mut buffer = vec![0; 64 * 1024];
     loop {
         let Ok(count @ 1..) = from.read(&mut buffer).await else { return };
         let Ok(now) = fault.wait_for(|fault| *fault != Fault::Stall).await.map(|fault| *fault) else { return };
         if let Fault::Delay(time) = now {
             tokio::time::sleep(time).await;
+        }
+        if !may_pass(&buffer[..count], now) {
+            return;
         }
         if to.write_all(&buffer[..count]).await.is_err() {
             return;
