@@ -61,7 +61,10 @@ pub fn config(plan: &KafkaPlan, limits: &Limits, role: &Role) -> ClientConfig {
                 .set("enable.auto.offset.store", "false")
                 // A position that is not there must be seen, never jumped over (contract E17).
                 .set("auto.offset.reset", "error")
-                .set("partition.assignment.strategy", "cooperative-sticky")
+                // Eager: partitions are given back before the group goes on, so the open transaction is committed in the generation
+                // it belongs to. The two steps of a cooperative rebalance do not survive a static member that starts over
+                // between them: the group keeps the assignment of the first, and what it took away is nobody's.
+                .set("partition.assignment.strategy", "range")
                 .set("session.timeout.ms", millis(limits.session_timeout))
                 .set("heartbeat.interval.ms", millis(limits.session_timeout / 4))
                 .set("queued.max.messages.kbytes", (limits.queue_bytes / 1024).max(1).to_string())
