@@ -2,7 +2,8 @@
 //!
 //! `make test` prepares what this needs. Tests here are plain `#[test]` functions; every wait is bounded and says what it waited for.
 
+mod enrich;
 mod support;
-
 mod support_works;
 mod types;
+mod versions;
