@@ -3,6 +3,7 @@
 //! `make test` prepares what this needs. Tests here are plain `#[test]` functions; every wait is bounded and says what it waited for.
 
 mod enrich;
+mod gate;
 mod support;
 mod support_works;
 mod types;
