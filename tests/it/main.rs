@@ -2,6 +2,7 @@
 //!
 //! `make test` prepares what this needs. Tests here are plain `#[test]` functions; every wait is bounded and says what it waited for.
 
+mod bad_input;
 mod enrich;
 mod gate;
 mod support;
