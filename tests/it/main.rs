@@ -5,6 +5,8 @@
 mod bad_input;
 mod enrich;
 mod gate;
+mod operate;
+mod start;
 mod support;
 mod support_works;
 mod types;
