@@ -340,7 +340,11 @@ impl<'a> Worker<'a> {
         };
         if self.outputs.overflowed() {
             let limit = self.stream.limits.queue_bytes;
-            self.outputs.replace_by_dead_letter("shape", TOO_LARGE, format!("its outputs have more than {limit} bytes (limits.queue_bytes)"));
+            self.outputs.replace_by_dead_letter(
+                "shape",
+                TOO_LARGE,
+                format!("its outputs have more than {limit} bytes (limits.queue_bytes)"),
+            );
         }
         if !self.batch.is_open() {
             session.begin()?;

@@ -114,7 +114,10 @@ pub fn check(plan: &Plan) -> Vec<(String, String)> {
                 "create it, or correct `from`; larder run would wait for it".into(),
             )),
             Err(fault) => {
-                failures.push((describe(&fault), format!("is {} the address, is the broker running, may the user describe topics?", plan.kafka.brokers)));
+                failures.push((
+                    describe(&fault),
+                    format!("is {} the address, is the broker running, may the user describe topics?", plan.kafka.brokers),
+                ));
                 // The next question would fail the same way.
                 break;
             }

@@ -61,7 +61,9 @@ fn k20_every_bad_record_is_a_dead_letter_a_counted_drop_or_the_end_of_its_stream
     for (number, (value, _)) in bad.iter().enumerate() {
         // Keys of every kind: none, empty, no text.
         let key = [None, Some(b"".to_vec()), Some(vec![0xff, 0]), Some(b"key".to_vec())][number % 4].clone();
-        inputs.push(Message { key, value: value.clone(), ..Message::default() }.header("trace", number.to_string()).timestamp(1_700_000_000_000));
+        inputs.push(
+            Message { key, value: value.clone(), ..Message::default() }.header("trace", number.to_string()).timestamp(1_700_000_000_000),
+        );
     }
     let empty = [r#"{"id":"no items"}"#, r#"{"id":"null","items":null}"#, r#"{"id":"none","items":[]}"#];
     inputs.extend(empty.map(|value| Message::new("empty", value)));
@@ -155,7 +157,9 @@ fn k26_an_output_too_large_for_its_topic_becomes_a_reference_and_the_others_go_o
     let orders: Vec<Message> = lengths
         .iter()
         .enumerate()
-        .map(|(number, &length)| Message::new(number.to_string(), format!(r#"{{"id":{number},"items":[{{"productId":1,"note":"{}"}}]}}"#, noise(length))))
+        .map(|(number, &length)| {
+            Message::new(number.to_string(), format!(r#"{{"id":{number},"items":[{{"productId":1,"note":"{}"}}]}}"#, noise(length)))
+        })
         .collect();
     shop.produce(orders.clone());
     shop.wait_for_offsets("order-items", i64::try_from(orders.len()).expect("few"));
@@ -178,7 +182,11 @@ fn k26_an_output_too_large_for_its_topic_becomes_a_reference_and_the_others_go_o
     assert!(dead.iter().any(|dead| dead.header("__connect.errors.offset") == Some("300")));
     assert!(items.iter().any(|item| item.text().len() > TAKES - 400), "the limit is used");
     seen.sort_unstable();
-    assert_eq!(seen, (0..orders.len()).map(|offset| i64::try_from(offset).expect("few")).collect::<Vec<_>>(), "each in one of the two, once");
+    assert_eq!(
+        seen,
+        (0..orders.len()).map(|offset| i64::try_from(offset).expect("few")).collect::<Vec<_>>(),
+        "each in one of the two, once"
+    );
     assert_eq!(daemon.log().iter().filter(|line| line.contains("starts over")).count(), 0, "nothing is tried twice");
 }
 
@@ -218,7 +226,9 @@ fn a_record_whose_outputs_exceed_their_memory_is_a_dead_letter() {
     // Without `value` every item carries its whole order.
     let config = shop.config();
     let (head, _) = config.split_once("[streams.order-items.to.value]").expect("the template");
-    let config = format!("{head}\n[limits]\nqueue_bytes = \"2 MiB\"\nmessage_bytes = \"1 MiB\"\n[http]\nlisten = \"127.0.0.1:0\"\n[log]\nformat = \"json\"\n");
+    let config = format!(
+        "{head}\n[limits]\nqueue_bytes = \"2 MiB\"\nmessage_bytes = \"1 MiB\"\n[http]\nlisten = \"127.0.0.1:0\"\n[log]\nformat = \"json\"\n"
+    );
     let mut daemon = shop.start(&config);
     daemon.wait_ready();
     let many = vec!["21"; 400];

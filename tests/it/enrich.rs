@@ -167,7 +167,9 @@ fn http_tells_rows_states_and_counts_and_pauses_a_stream() {
     let columns = r#"{"id":21,"name":"Veg Parcel","description":"","category":"side orders","price":45,"image":"https://"#;
     assert!(row.body.starts_with(columns), "in the table's order: {}", row.body);
     assert!(row.headers["larder-position"].to_str().is_ok_and(|position| position.contains(':')));
-    for (path, code) in [("/api/tables/products/rows/4711", "not-found"), ("/api/tables/nonsense/rows/1", "not-found"), ("/nonsense", "not-found")] {
+    for (path, code) in
+        [("/api/tables/products/rows/4711", "not-found"), ("/api/tables/nonsense/rows/1", "not-found"), ("/nonsense", "not-found")]
+    {
         let answer = daemon.get(path);
         assert_eq!((answer.status, &answer.json()["error"]["code"]), (404, &json!(code)), "{path}");
         assert!(answer.json()["error"]["message"].is_string(), "{path}");
@@ -234,7 +236,20 @@ fn k24_product_ids_are_read_as_the_key_column_reads_them() {
     let mut daemon = shop.start(&shop.config());
     daemon.wait_ready();
     let hits = ["21", "\"21\"", "21.0", "2.1e1"];
-    let misses = ["\" 21\"", "\"021\"", "\"+21\"", "\"21abc\"", "true", "21.5", "9007199254740993", "18446744073709551616", "-21", "null", "[21]", "\"\""];
+    let misses = [
+        "\" 21\"",
+        "\"021\"",
+        "\"+21\"",
+        "\"21abc\"",
+        "true",
+        "21.5",
+        "9007199254740993",
+        "18446744073709551616",
+        "-21",
+        "null",
+        "[21]",
+        "\"\"",
+    ];
     shop.produce([order("hits", &hits), order("misses", &misses)]);
     let items = shop.wait_for_items(hits.len());
     let dead = shop.wait_for_dead_letters(misses.len());

@@ -60,7 +60,9 @@ fn j02_orders_that_were_there_first_wait_for_the_whole_table() {
         wait_until("the daemon to be ready", PATIENCE, || {
             let answer = daemon.get("/ready");
             let waiting = answer.json()["waiting"].clone();
-            let products = waiting.as_array().and_then(|lines| lines.iter().filter_map(|line| line.as_str()).find(|line| line.starts_with("table products: ")));
+            let products = waiting
+                .as_array()
+                .and_then(|lines| lines.iter().filter_map(|line| line.as_str()).find(|line| line.starts_with("table products: ")));
             if let Some(line) = products {
                 assert_eq!(answer.status, 503);
                 shown.insert(line.to_owned());

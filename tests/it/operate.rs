@@ -118,16 +118,27 @@ fn p01_it_ends_in_order_while_its_servers_are_away() {
 #[test]
 fn a13_the_token_opens_everything_and_pages_of_others_change_nothing() {
     let shop = Shop::open(1);
-    let mut daemon = shop.start(&shop.config().replace("listen = \"127.0.0.1:0\"", &format!("listen = \"127.0.0.1:0\"\ntoken = \"{TOKEN}\"")));
+    let mut daemon =
+        shop.start(&shop.config().replace("listen = \"127.0.0.1:0\"", &format!("listen = \"127.0.0.1:0\"\ntoken = \"{TOKEN}\"")));
     let address = daemon.address();
     daemon.wait_ready();
     for path in ["/live", "/ready", "/metrics"] {
         assert_eq!(daemon.get(path).status, 200, "{path} is for probes");
     }
     let right = format!("Bearer {TOKEN}");
-    for wrong in [None, Some("Bearer "), Some("Bearer wrong"), Some(&right[..right.len() - 1]), Some(&format!("{right}x")), Some("Basic YTpi"), Some(TOKEN)] {
+    for wrong in [
+        None,
+        Some("Bearer "),
+        Some("Bearer wrong"),
+        Some(&right[..right.len() - 1]),
+        Some(&format!("{right}x")),
+        Some("Basic YTpi"),
+        Some(TOKEN),
+    ] {
         let headers: Vec<(&str, &str)> = wrong.iter().map(|value| ("authorization", *value)).collect();
-        for (method, path) in [("GET", "/"), ("GET", "/api/status"), ("GET", "/api/config"), ("POST", "/api/streams/order-items/pause"), ("GET", "/nonsense")] {
+        for (method, path) in
+            [("GET", "/"), ("GET", "/api/status"), ("GET", "/api/config"), ("POST", "/api/streams/order-items/pause"), ("GET", "/nonsense")]
+        {
             let answer = daemon.request(method, path, &headers);
             assert_eq!((answer.status, &answer.json()["error"]["code"]), (401, &json!("unauthorized")), "{method} {path} with {wrong:?}");
             assert_eq!(answer.headers["www-authenticate"], "Bearer");
@@ -168,7 +179,8 @@ fn commands_print_what_is_asked_and_errors_say_where() {
     let config = shop.config();
     let plan = Daemon::command(&["plan"], &config, &shop.environment());
     assert_eq!((plan.code, plan.stderr.as_str()), (Some(0), ""));
-    for part in [&shop.orders, &shop.items, &shop.dead_letters(), &format!("{}.products", shop.name), &format!("{}.order-items", shop.name)] {
+    for part in [&shop.orders, &shop.items, &shop.dead_letters(), &format!("{}.products", shop.name), &format!("{}.order-items", shop.name)]
+    {
         assert!(plan.stdout.contains(part.as_str()), "{part} in {}", plan.stdout);
     }
     let plan = Daemon::command(&["plan", "--json"], &config, &shop.environment());
@@ -239,7 +251,13 @@ fn a09_secrets_are_found_nowhere() {
     said.push(("the log".to_owned(), daemon.log().join("\n")));
 
     // Refused by MySQL, and by Kafka, which speaks no SASL.
-    let refused = [secretive("canary-of-mysql-7f3a, wrong"), config.replace("\"sasl.password\"", "\"security.protocol\" = \"SASL_PLAINTEXT\"\n\"sasl.mechanism\" = \"PLAIN\"\n\"sasl.username\" = \"u\"\n\"sasl.password\"")];
+    let refused = [
+        secretive("canary-of-mysql-7f3a, wrong"),
+        config.replace(
+            "\"sasl.password\"",
+            "\"security.protocol\" = \"SASL_PLAINTEXT\"\n\"sasl.mechanism\" = \"PLAIN\"\n\"sasl.username\" = \"u\"\n\"sasl.password\"",
+        ),
+    ];
     for config in &refused {
         for command in [&["check", "--connect"][..], &["check", "--connect", "--json"]] {
             let ran = Daemon::command(command, config, &environment);
@@ -256,7 +274,12 @@ fn a09_secrets_are_found_nowhere() {
         said.push((format!("{command:?}"), ran.stdout + &ran.stderr));
     }
     // As values of keys that take no such value, and with a file that is no TOML.
-    for (from, to) in [("tls      = \"disabled\"", "tls = \"${MYSQL_PASSWORD}\""), ("name = ", "name: "), ("token = \"", "tokem = \""), ("listen = \"127.0.0.1:0\"", "listen = \"${HTTP_TOKEN}\"")] {
+    for (from, to) in [
+        ("tls      = \"disabled\"", "tls = \"${MYSQL_PASSWORD}\""),
+        ("name = ", "name: "),
+        ("token = \"", "tokem = \""),
+        ("listen = \"127.0.0.1:0\"", "listen = \"${HTTP_TOKEN}\""),
+    ] {
         assert!(config.contains(from), "{from}");
         let ran = Daemon::command(&["run"], &config.replace(from, to), &environment);
         assert_eq!(ran.code, Some(2), "{}", ran.stderr);

@@ -76,6 +76,11 @@ impl Daemon {
 
     // === how it is ===
 
+    /// Everything this run printed so far, both streams, in order of arrival.
+    pub fn log(&self) -> Vec<String> {
+        self.lines.all()
+    }
+
     /// Waits for a line that contains a text, and returns it.
     #[track_caller]
     pub fn wait_for_log(&mut self, text: &str) -> String {

@@ -20,7 +20,7 @@ pub mod proxy;
 pub mod shop;
 pub mod wait;
 
-pub use daemon::{Answer, Daemon, Ran};
+pub use daemon::{Answer, Daemon};
 pub use kafka::{Kafka, Message, Record};
 pub use mysql::Mysql;
 pub use proxy::{Fault, Proxy};

@@ -115,7 +115,10 @@ pub fn wait_for_answer(daemon: &mut Daemon, path: &str, wanted: impl Fn(&Answer)
 pub fn order(id: &str, products: &[&str]) -> Message {
     let items: Vec<String> = products.iter().map(|product| format!(r#"{{"productId":{product},"quantity":1,"price":45}}"#)).collect();
     let items = items.join(",");
-    Message::new(id, format!(r#"{{"id":"{id}","createdAt":"2022-10-17T13:30:00.123","userId":7,"status":"PLACED_ORDER","items":[{items}]}}"#))
+    Message::new(
+        id,
+        format!(r#"{{"id":"{id}","createdAt":"2022-10-17T13:30:00.123","userId":7,"status":"PLACED_ORDER","items":[{items}]}}"#),
+    )
 }
 
 fn application_file(name: &str) -> String {
