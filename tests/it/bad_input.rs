@@ -227,17 +227,19 @@ fn a_record_whose_outputs_exceed_their_memory_is_a_dead_letter() {
     let config = shop.config();
     let (head, _) = config.split_once("[streams.order-items.to.value]").expect("the template");
     let config = format!(
-        "{head}\n[limits]\nqueue_bytes = \"2 MiB\"\nmessage_bytes = \"1 MiB\"\n[http]\nlisten = \"127.0.0.1:0\"\n[log]\nformat = \"json\"\n"
+        "{head}\n[limits]\nqueue_bytes = \"2 MiB\"\nmessage_bytes = \"100 KiB\"\n[http]\nlisten = \"127.0.0.1:0\"\n[log]\nformat = \"json\"\n"
     );
     let mut daemon = shop.start(&config);
     daemon.wait_ready();
     let many = vec!["21"; 400];
-    shop.produce([order("many", &many), order("few", &["21"])]);
+    let large = vec!["21"; 3000];
+    shop.produce([order("many", &many), order("large", &large), order("few", &["21"])]);
     assert_eq!(shop.wait_for_items(1)[0].json()["id"], json!("few"));
-    let dead = shop.wait_for_dead_letters(1);
+    let dead = shop.wait_for_dead_letters(2);
     assert_headers(&dead[0], &shop, "shape", "too-large", &format!("{}/0/0", shop.orders), 0, "many");
     assert_eq!(dead[0].json()["bytes"], json!(order("many", &many).value.map(|value| value.len())));
-    assert_eq!((dead.len(), shop.kafka.read(&shop.items).len()), (1, 1));
+    assert_headers(&dead[1], &shop, "decode", "too-large", &format!("{}/0/1", shop.orders), 1, "larger than limits.message_bytes");
+    assert_eq!((dead.len(), shop.kafka.read(&shop.items).len()), (2, 1));
 }
 
 #[track_caller]

@@ -100,6 +100,13 @@ fn what_changes_in_mysql_is_in_the_items_from_then_on() {
             assert_eq!(dead.header(name), Some(value), "header {name}");
         }
     }
+
+    // D13: no row is left, and the joins know it.
+    shop.sql("truncate table products");
+    wait_for_answer(&mut daemon, "/api/tables/products/rows/23", |answer| answer.status == 404);
+    shop.produce([order("empty", &["23"])]);
+    assert_eq!(shop.wait_for_dead_letters(3)[2].key_text(), Some("empty"));
+    daemon.wait_ready();
 }
 
 #[test]
@@ -200,7 +207,7 @@ fn http_tells_rows_states_and_counts_and_pauses_a_stream() {
     let metrics = daemon.get("/metrics");
     assert!(metrics.headers["content-type"].to_str().is_ok_and(|kind| kind.starts_with("application/openmetrics-text")));
     for line in [
-        "larder_source_connected{} 1.0",
+        "larder_source_connected 1.0",
         "larder_table_rows{table=\"products\"} 81.0",
         "larder_table_ready{table=\"products\"} 1.0",
         "larder_stream_records_total{stream=\"order-items\"} 50",
@@ -257,6 +264,30 @@ fn k24_product_ids_are_read_as_the_key_column_reads_them() {
     assert!(items.iter().all(|item| item.json()["product"]["name"] == json!("Veg Parcel")));
     let keys: Vec<_> = items.iter().map(|item| item.key_text().expect("a key")).collect();
     assert_eq!(keys, ["21", "21", "21.0", "2.1e1"], "a number as its text");
+}
+
+#[test]
+fn rows_of_keys_of_every_kind_are_found_by_their_path() {
+    let shop = Shop::open(1);
+    shop.sql(
+        "create table stock (place varchar(20) collate utf8mb4_0900_ai_ci, day date, id int, primary key (place, day, id));
+        insert into stock values ('Köln/\"Süd\"', '2024-02-29', -7);
+        create table codes (code binary(4) primary key, label text); insert into codes values (x'00ff0000', 'zeros')",
+    );
+    let more = ["stock", "codes"].map(|table| format!("\n[tables.{table}]\nmysql = \"{}.{table}\"\n", shop.name)).concat();
+    let mut daemon = shop.start(&(shop.config() + &more));
+    daemon.wait_ready();
+    // ["Köln/\"Süd\"","2024-02-29",-7]
+    let path = "/api/tables/stock/rows/%5B%22K%C3%B6ln%2F%5C%22S%C3%BCd%5C%22%22%2C%222024-02-29%22%2C-7%5D";
+    let answer = daemon.get(path);
+    assert_eq!((answer.status, answer.body.as_str()), (200, r#"{"place":"Köln/\"Süd\"","day":"2024-02-29","id":-7}"#));
+    for wrong in ["stock/rows/7", "stock/rows/%5B%22x%22%5D", "stock/rows/%7B%7D"] {
+        let answer = daemon.get(&format!("/api/tables/{wrong}"));
+        assert_eq!((answer.status, &answer.json()["error"]["code"]), (400, &json!("bad-parameter")), "{wrong}");
+    }
+    let answer = daemon.get("/api/tables/codes/rows/AP8AAA==");
+    assert_eq!((answer.status, answer.body.as_str()), (200, r#"{"code":"AP8AAA==","label":"zeros"}"#));
+    assert_eq!(daemon.get("/api/tables/products/rows/021").status, 404);
 }
 
 /// J11 and I13: a MySQL transaction is in all items of an order, or in none.

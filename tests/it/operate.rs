@@ -1,7 +1,8 @@
 //! Running it: how it ends, who may ask it what, what its commands print, and that it keeps its secrets.
 
 use std::collections::BTreeSet;
-use std::net::TcpListener;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -80,7 +81,7 @@ fn p01_it_ends_in_order_while_its_servers_are_away() {
     daemon.wait_ready();
     proxy.set(Fault::Cut);
     to_mysql.set(Fault::Cut);
-    wait_for_answer(&mut daemon, "/metrics", |answer| answer.body.contains("larder_source_connected{} 0.0"));
+    wait_for_answer(&mut daemon, "/api/status", |answer| answer.json()["source"]["connected"] == json!(false));
     end(&mut daemon, "while both are away");
     daemon.start_again();
     wait_for_answer(&mut daemon, "/ready", |answer| answer.body.contains("MySQL is not there yet"));
@@ -158,6 +159,27 @@ fn a13_the_token_opens_everything_and_pages_of_others_change_nothing() {
     let open = Daemon::command(&["check"], &shop.config().replace("127.0.0.1:0", "0.0.0.0:0"), &shop.environment());
     assert_eq!(open.code, Some(2), "an open address without a token");
     assert!(open.stderr.contains("http.listen") && open.stderr.contains("token"), "{}", open.stderr);
+}
+
+/// A15: who does not finish asking is not waited for, and holds nobody up.
+#[test]
+fn a15_a_request_that_never_ends_is_cut_off() {
+    let shop = Shop::open(1);
+    let limits = "listen = \"127.0.0.1:0\"\nheader_timeout = \"1s\"\nconnections = 4";
+    let mut daemon = shop.start(&shop.config().replace("listen = \"127.0.0.1:0\"", limits));
+    let address = daemon.address();
+    let mut slow: Vec<TcpStream> = (0..4).map(|_| TcpStream::connect(&address).expect("connect")).collect();
+    for connection in &mut slow {
+        connection.set_read_timeout(Some(Duration::from_secs(10))).expect("set a timeout");
+        connection.write_all(b"GET /live HTTP/1.1\r\nhost: x\r\nslow: ").expect("begin a request");
+    }
+    // All connections are taken; this one waits until the first is cut off.
+    assert_eq!(daemon.get("/live").status, 200);
+    for mut connection in slow {
+        let mut answer = Vec::new();
+        connection.read_to_end(&mut answer).expect("the server ends the connection");
+        assert!(!answer.starts_with(b"HTTP/1.1 200"));
+    }
 }
 
 #[test]
