@@ -1,8 +1,9 @@
 //! Running it: how it ends, who may ask it what, what its commands print, and that it keeps its secrets.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -39,6 +40,50 @@ fn p01_sigterm_under_load_ends_at_once_and_nothing_is_lost_or_doubled() {
     daemon.wait_ready();
     daemon.signal("INT");
     assert_eq!(daemon.wait_exit(), Some(0));
+}
+
+/// K07: a second instance comes and goes while orders flow; every item is there once, in order, and no partition is left alone.
+#[test]
+fn k07_instances_come_and_go_under_load() {
+    const ORDERS: usize = 600;
+    let shop = Shop::open(5);
+    let config = |instance: &str| {
+        let name = format!("name = \"{}\"", shop.name);
+        let config = shop.config().replace(&name, &format!("{name}\ninstance = \"{instance}\"")).replace("each =", "workers = 2\neach =");
+        config + "[limits]\nsession_timeout = \"6s\"\n"
+    };
+    let mut first = shop.start(&config("first"));
+    first.wait_ready();
+    let (stop, produced) = (AtomicBool::new(false), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                let from = produced.fetch_add(20, Ordering::Relaxed);
+                shop.produce((from..from + 20).map(|number| order(&number.to_string(), &["21", "36"])));
+            }
+        });
+        let mut second = shop.start(&config("second"));
+        second.wait_ready();
+        let records = |daemon: &mut Daemon| daemon.get("/api/streams").json()["streams"][0]["records"].as_u64().expect("a count");
+        wait_for("records in both", Duration::from_secs(60), || {
+            let seen = [records(&mut first), records(&mut second)];
+            if seen.iter().all(|&records| records > 50) && produced.load(Ordering::Relaxed) > ORDERS { Ok(()) } else { Err(format!("{seen:?}")) }
+        });
+        assert_eq!(second.terminate(), Some(0));
+        stop.store(true, Ordering::Relaxed);
+    });
+    let count = produced.load(Ordering::Relaxed) * 2;
+    let items = shop.wait_for_items(count);
+    let origins: BTreeSet<_> = items.iter().map(|item| item.header("larder-origin").expect("an origin")).collect();
+    assert_eq!((items.len(), origins.len()), (count, count));
+    let mut last = BTreeMap::new();
+    for item in &items {
+        let origin = item.header("larder-origin").and_then(|origin| origin.strip_prefix(&format!("{}/", shop.orders))).expect("an origin");
+        let numbers: Vec<i64> = origin.split('/').map(|number| number.parse().expect("a number")).collect();
+        let before = last.insert((item.key_text(), numbers[0]), (numbers[1], numbers[2]));
+        assert!(before < Some((numbers[1], numbers[2])), "{origin} after {before:?}");
+    }
+    assert!(!first.has_ended());
 }
 
 /// P01: servers that are away, at the start and later, keep nobody from ending it.
