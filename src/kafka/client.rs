@@ -61,9 +61,9 @@ pub fn config(plan: &KafkaPlan, limits: &Limits, role: &Role) -> ClientConfig {
                 .set("enable.auto.offset.store", "false")
                 // A position that is not there must be seen, never jumped over (contract E17).
                 .set("auto.offset.reset", "error")
-                // Eager: partitions are given back before the group goes on, so the open transaction is committed in the generation
-                // it belongs to. The two steps of a cooperative rebalance do not survive a static member that starts over
-                // between them: the group keeps the assignment of the first, and what it took away is nobody's.
+                // Eager: everything is given back before a member joins the next generation, so no transaction is open while the
+                // generation changes, which the broker would refuse. And a static member that restarts in mid-rebalance finds its
+                // whole assignment: under the cooperative protocol what it was about to give back would be nobody's for ever.
                 .set("partition.assignment.strategy", "range")
                 .set("session.timeout.ms", millis(limits.session_timeout))
                 .set("heartbeat.interval.ms", millis(limits.session_timeout / 4))
