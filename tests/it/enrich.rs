@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use rdkafka::producer::{BaseProducer, Producer as _};
 use serde_json::{Value, json};
 
+use crate::support::kafka::send;
 use crate::support::shop::{order, wait_for_answer};
 use crate::support::{Daemon, Message, Record, Shop, wait_for, wait_until};
 use crate::versions;
@@ -314,15 +316,17 @@ fn j11_no_order_shows_half_a_transaction() {
             }
             version
         });
+        // One producer for all, so that orders come as steadily as versions do.
+        let till: BaseProducer = shop.kafka.client().set("partitioner", "murmur2_random").create().expect("make a producer");
         let until = Instant::now() + Duration::from_secs(5);
-        while Instant::now() < until {
-            // All over the table, the two ends of it in every order.
-            let orders = (produced..produced + 40).map(|number| {
+        while Instant::now() < until && produced < 5000 {
+            for number in produced..produced + 10 {
+                // All over the table, the two ends of it in every order.
                 let other = (number * 7 % 79 + 2).to_string();
-                order(&number.to_string(), &["1", &other, "40", "41", "81"])
-            });
-            shop.produce(orders);
-            produced += 40;
+                send(&till, &shop.orders, &order(&number.to_string(), &["1", &other, "40", "41", "81"]));
+            }
+            till.flush(PATIENCE).expect("write orders");
+            produced += 10;
         }
         stop.store(true, Ordering::Relaxed);
         version = writer.join().expect("the writer ends");

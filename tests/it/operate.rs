@@ -67,7 +67,11 @@ fn k07_instances_come_and_go_under_load() {
         let records = |daemon: &mut Daemon| daemon.get("/api/streams").json()["streams"][0]["records"].as_u64().expect("a count");
         wait_for("records in both", Duration::from_secs(60), || {
             let seen = [records(&mut first), records(&mut second)];
-            if seen.iter().all(|&records| records > 50) && produced.load(Ordering::Relaxed) > ORDERS { Ok(()) } else { Err(format!("{seen:?}")) }
+            if seen.iter().all(|&records| records > 50) && produced.load(Ordering::Relaxed) > ORDERS {
+                Ok(())
+            } else {
+                Err(format!("{seen:?}"))
+            }
         });
         assert_eq!(second.terminate(), Some(0));
         stop.store(true, Ordering::Relaxed);
