@@ -20,6 +20,7 @@ use tracing::{error, info, warn};
 use super::batch::{self, Batch};
 use super::outputs::Outputs;
 use super::status::StreamStatus;
+use crate::config::Secret;
 use crate::config::plan::{KafkaPlan, Limits};
 use crate::join::{Enricher, Input, StreamPlan, Verdict};
 use crate::kafka::client::{Fault, RECORD_OVERHEAD};
@@ -44,7 +45,7 @@ pub struct Stream {
     pub stop: Arc<AtomicBool>,
 }
 
-/// The largest record each topic takes.
+/// The largest batch of records each topic takes (`max.message.bytes`), and so the largest record with all that is around it.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
     pub output: usize,
@@ -123,7 +124,7 @@ impl Stream {
                 topics.create(topic, partitions, &[("max.message.bytes", room.as_str())])?;
             }
         }
-        let bound = |topic: &str| topics.max_message_bytes(topic).unwrap_or(self.limits.message_bytes).min(self.limits.message_bytes);
+        let bound = |topic: &str| topics.max_message_bytes(topic).unwrap_or(self.limits.message_bytes);
         Ok(Bounds { output: bound(&self.plan.topic), dead_letters: bound(&dead_letters) })
     }
 
@@ -165,7 +166,7 @@ impl<'a> Worker<'a> {
             id: format!("{}.{}.{}.{number}", stream.name, stream.plan.name, stream.instance),
             dead_letters: stream.dead_letter_topic(),
             enricher: Enricher::new(Arc::clone(&stream.plan)),
-            outputs: Outputs::default(),
+            outputs: Outputs::within(stream.limits.queue_bytes),
             batch: Batch::default(),
             origin: String::new(),
             partitions: Vec::new(),
@@ -215,7 +216,7 @@ impl<'a> Worker<'a> {
     fn run_session(&mut self) -> Result<End, Fault> {
         let Stream { name, plan, kafka, limits, .. } = self.stream;
         let session = Session::open(Settings {
-            kafka: kafka.clone(),
+            kafka: batches_within(kafka, self.bounds),
             limits: limits.clone(),
             group: format!("{name}.{}", plan.name),
             id: self.id.clone(),
@@ -344,6 +345,14 @@ impl<'a> Worker<'a> {
             }
             if self.stream.plan.joins.is_empty() { Arc::from("") } else { Arc::clone(view.at()) }
         };
+        if self.outputs.overflowed() {
+            let limit = self.stream.limits.queue_bytes;
+            self.outputs.replace_by_dead_letter(
+                "shape",
+                TOO_LARGE,
+                format!("its outputs have more than {limit} bytes (limits.queue_bytes)"),
+            );
+        }
         if !self.batch.is_open() {
             session.begin()?;
             self.batch.open(Instant::now());
@@ -357,12 +366,15 @@ impl<'a> Worker<'a> {
     fn send(&mut self, session: &Session, message: &BorrowedMessage<'_>, at: &str) -> Result<(), Fault> {
         let topic = &self.stream.plan.topic;
         let timestamp_ms = message.timestamp().to_millis();
+        let carried = record::header_bytes(message.headers());
         for written in &self.outputs.written {
             let (key, value) = (self.outputs.key(written), self.outputs.value(written));
             record::write_origin(&mut self.origin, &self.stream.plan.from, message.partition(), message.offset(), written.element);
-            let fits = value.len() + key.map_or(0, <[u8]>::len) <= self.bounds.output;
-            let sent = if fits {
-                let headers = record::output_headers(message, &self.outputs.headers(written), &self.origin, at);
+            let content = value.len() + key.map_or(0, <[u8]>::len);
+            let configured = self.outputs.headers(written);
+            let around = carried + record::added_bytes(&configured, &self.origin, at);
+            let sent = if content <= self.stream.limits.message_bytes && content + around <= self.bounds.output {
+                let headers = record::output_headers(message, &configured, &self.origin, at);
                 session.send(topic, key, Some(value), timestamp_ms, headers)
             } else {
                 Err(SendError::TooLarge)
@@ -370,7 +382,10 @@ impl<'a> Worker<'a> {
             match sent {
                 Ok(()) => self.batch.counts.outputs += 1,
                 Err(SendError::TooLarge) => {
-                    let text = format!("the output has {} bytes, topic {topic} takes {}", value.len(), self.bounds.output);
+                    let text = format!(
+                        "the output has {content} bytes and {around} around them; topic {topic} takes {}, limits.message_bytes is {}",
+                        self.bounds.output, self.stream.limits.message_bytes
+                    );
                     let death =
                         Death { stream: &self.stream.plan.name, stage: "shape", reason: TOO_LARGE, message: &text, origin: &self.origin };
                     bury(session, &self.dead_letters, self.bounds.dead_letters, message, &death)?;
@@ -479,6 +494,18 @@ impl<'a> Worker<'a> {
     }
 }
 
+/// The client with batches that the topics take: the brokers refuse a batch above `max.message.bytes` whole, and would again.
+fn batches_within(kafka: &KafkaPlan, bounds: Bounds) -> KafkaPlan {
+    const BATCH_SIZE: &str = "batch.size";
+    /// What librdkafka would do.
+    const DEFAULT: usize = 1_000_000;
+    let mut kafka = kafka.clone();
+    let wanted = kafka.client.iter().rfind(|(name, _)| name == BATCH_SIZE).and_then(|(_, size)| size.reveal().parse().ok());
+    let size = wanted.unwrap_or(DEFAULT).min(bounds.output).min(bounds.dead_letters).max(1);
+    kafka.client.push((BATCH_SIZE.to_owned(), Secret::new(size.to_string())));
+    kafka
+}
+
 const TOO_LARGE: &str = "too-large";
 /// Silence that counts as a drained input.
 const DRAINED: Duration = Duration::from_millis(1);
@@ -490,9 +517,10 @@ const HELD: Duration = Duration::from_millis(10);
 fn bury(session: &Session, topic: &str, bound: usize, message: &BorrowedMessage<'_>, death: &Death<'_>) -> Result<(), Fault> {
     let value = message.payload();
     let timestamp_ms = message.timestamp().to_millis();
-    let whole = death.reason != TOO_LARGE && value.map_or(0, <[u8]>::len) + message.key().map_or(0, <[u8]>::len) <= bound;
-    if whole {
-        match session.send(topic, message.key(), value, timestamp_ms, record::dead_letter_headers(message, death)) {
+    let headers = record::dead_letter_headers(message, death);
+    let size = value.map_or(0, <[u8]>::len) + message.key().map_or(0, <[u8]>::len) + record::header_bytes(Some(&headers));
+    if death.reason != TOO_LARGE && size <= bound {
+        match session.send(topic, message.key(), value, timestamp_ms, headers) {
             Ok(()) => return Ok(()),
             Err(SendError::Fault(fault)) => return Err(fault),
             Err(SendError::TooLarge) => {}

@@ -30,6 +30,9 @@ struct Span {
 /// One buffer for all outputs of a record, re-used from record to record.
 #[derive(Debug, Default)]
 pub struct Outputs {
+    /// Most bytes it takes (promise W8): outputs that repeat a large record multiply it by the number of its elements.
+    limit: usize,
+    overflowed: bool,
     bytes: Vec<u8>,
     headers: Vec<(Span, Span)>,
     pub written: Vec<Written>,
@@ -38,7 +41,23 @@ pub struct Outputs {
 }
 
 impl Outputs {
+    pub fn within(limit: usize) -> Self {
+        Self { limit, ..Self::default() }
+    }
+
+    /// More was written than the limit; what is here is not all.
+    pub fn overflowed(&self) -> bool {
+        self.overflowed
+    }
+
+    /// The whole record becomes one dead letter (contract E9).
+    pub fn replace_by_dead_letter(&mut self, stage: &'static str, reason: &'static str, message: String) {
+        self.clear();
+        self.dead.push(Dead { element: None, stage, reason, message });
+    }
+
     pub fn clear(&mut self) {
+        self.overflowed = false;
         self.bytes.clear();
         self.headers.clear();
         self.written.clear();
@@ -80,6 +99,10 @@ impl Outputs {
 
 impl join::Output for Outputs {
     fn write(&mut self, element: Option<u32>, key: Option<&[u8]>, value: &[u8], headers: &[(&str, &[u8])]) {
+        self.overflowed |= self.bytes.len() + value.len() > self.limit;
+        if self.overflowed {
+            return;
+        }
         let key = key.map(|key| self.push(key));
         let value = self.push(value);
         let first = self.headers.len();
@@ -97,5 +120,24 @@ impl join::Output for Outputs {
 
     fn drop(&mut self, _element: Option<u32>, reason: &'static str) {
         self.dropped.push(reason);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::join::Output as _;
+
+    #[test]
+    fn what_is_above_the_limit_is_not_kept_and_the_record_becomes_one_dead_letter() {
+        let mut outputs = Outputs::within(10);
+        outputs.write(Some(0), None, b"12345", &[]);
+        outputs.write(Some(1), None, b"12345", &[]);
+        assert!(!outputs.overflowed());
+        outputs.write(Some(2), None, b"1", &[]);
+        assert!(outputs.overflowed() && outputs.size() == 10);
+        outputs.replace_by_dead_letter("shape", "too-large", "too much".into());
+        assert!(outputs.written.is_empty() && !outputs.overflowed());
+        assert_eq!((outputs.dead.len(), outputs.dead[0].element), (1, None));
     }
 }

@@ -1,6 +1,6 @@
 //! Records we write: their headers (contract E5, E9) and the dead letter.
 
-use rdkafka::message::{BorrowedMessage, Header, Message, OwnedHeaders};
+use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
 use sha2::{Digest, Sha256};
 use std::fmt::Write as _;
 
@@ -24,6 +24,23 @@ pub fn output_headers(message: &BorrowedMessage<'_>, configured: &[(&str, &[u8])
         headers = headers.insert(Header { key: "larder-at", value: Some(at) });
     }
     headers
+}
+
+/// Most that the frame of a batch with one record takes: 61 bytes of the batch, then lengths and numbers of the record.
+const FRAME_BYTES: usize = 61 + 32;
+/// Most that the two lengths of a header take.
+const HEADER_BYTES: usize = 10;
+
+/// Bytes of headers as they are sent, and the frame around the record.
+pub fn header_bytes(headers: Option<&impl Headers>) -> usize {
+    let bytes = |header: Header<'_, &[u8]>| HEADER_BYTES + header.key.len() + header.value.map_or(0, <[u8]>::len);
+    FRAME_BYTES + headers.map_or(0, |headers| headers.iter().map(bytes).sum())
+}
+
+/// Bytes that [`output_headers`] adds to the input's.
+pub fn added_bytes(configured: &[(&str, &[u8])], origin: &str, at: &str) -> usize {
+    let own = 2 * HEADER_BYTES + "larder-origin".len() + origin.len() + "larder-at".len() + at.len();
+    own + configured.iter().map(|(key, value)| HEADER_BYTES + key.len() + value.len()).sum::<usize>()
 }
 
 fn input_headers(message: &BorrowedMessage<'_>, more: usize) -> OwnedHeaders {

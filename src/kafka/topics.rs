@@ -18,6 +18,7 @@ pub struct Topics {
     client: BaseConsumer<Logged>,
     admin: AdminClient<DefaultClientContext>,
     context: Logged,
+    brokers: String,
 }
 
 /// A topic as the brokers know it.
@@ -35,7 +36,7 @@ impl Topics {
         let context = Logged::default();
         let client = BaseConsumer::from_config_and_context(&config, context.clone()).map_err(|e| Fault::of(&e))?;
         let admin = config.create().map_err(|e| Fault::of(&e))?;
-        Ok(Self { client, admin, context })
+        Ok(Self { client, admin, context, brokers: plan.brokers.clone() })
     }
 
     /// The topic, or `None` if it does not exist.
@@ -85,11 +86,14 @@ impl Topics {
 
     /// A time-out says little; the connection's own error says why.
     fn explain(&self, fault: &Fault) -> Fault {
+        // The connection's errors are events, which only polling hands out. No topic is read, so nothing else comes.
+        drop(self.client.poll(Duration::ZERO));
         if let Some(denied) = self.context.denied() {
             return Fault::Denied(denied);
         }
         match (fault, self.context.last()) {
-            (Fault::Retry(text), Some(last)) => Fault::Retry(format!("{text} ({last})")),
+            (Fault::Retry(text), None) => Fault::Retry(format!("no answer from Kafka at {}: {text}", self.brokers)),
+            (Fault::Retry(_), Some(last)) => Fault::Retry(format!("no answer from Kafka at {}: {last}", self.brokers)),
             (fault, _) => fault.clone(),
         }
     }
@@ -110,7 +114,10 @@ pub fn check(plan: &Plan) -> Vec<(String, String)> {
                 "create it, or correct `from`; larder run would wait for it".into(),
             )),
             Err(fault) => {
-                failures.push((describe(&fault), format!("is {} the address, is the broker running, may the user describe topics?", plan.kafka.brokers)));
+                failures.push((
+                    describe(&fault),
+                    format!("is {} the address, is the broker running, may the user describe topics?", plan.kafka.brokers),
+                ));
                 // The next question would fail the same way.
                 break;
             }

@@ -2,11 +2,19 @@
 //!
 //! `make test` prepares what this needs. Tests here are plain `#[test]` functions; every wait is bounded and says what it waited for.
 
-mod capture;
 mod support;
+mod support_works;
+
+mod capture;
+mod start;
+mod types;
+
+mod bad_input;
+mod enrich;
+mod gate;
+mod operate;
+mod versions;
 
 mod exactly_once;
 mod kill;
 mod ledger;
-mod support_works;
-mod types;

@@ -35,7 +35,29 @@ impl Answer {
     }
 }
 
+/// What a command that ended by itself left behind.
+#[derive(Debug)]
+pub struct Ran {
+    /// `None`: a signal ended it.
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
 impl Daemon {
+    /// Runs the binary to its end with this configuration as `larder.toml` in a new folder.
+    pub fn command(arguments: &[&str], config: &str, environment: &[(&str, &str)]) -> Ran {
+        let folder = std::env::temp_dir().join(unique("larder-it"));
+        std::fs::create_dir(&folder).expect("make a folder for the command");
+        std::fs::write(folder.join("larder.toml"), config).expect("write the configuration");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_larder"));
+        let output = command.args(arguments).current_dir(&folder).envs(environment.iter().copied()).stdin(Stdio::null()).output();
+        let output = output.expect("run the binary");
+        std::fs::remove_dir_all(&folder).expect("remove the folder of the command");
+        let text = |bytes| String::from_utf8(bytes).expect("output of text");
+        Ran { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+    }
+
     /// Runs `larder run` with this configuration in a new folder. It should say `listen = "127.0.0.1:0"` in `[http]`.
     pub fn start(config: &str, environment: &[(&str, &str)]) -> Self {
         let folder = std::env::temp_dir().join(unique("larder-it"));
@@ -106,6 +128,13 @@ impl Daemon {
         ask(&address, path).unwrap_or_else(|error| panic!("GET {path}: {error}\n{}", self.lines.text()))
     }
 
+    /// A request with any method and headers, without a body.
+    #[track_caller]
+    pub fn request(&mut self, method: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
+        let address = self.address();
+        request(&address, method, path, headers).unwrap_or_else(|error| panic!("{method} {path}: {error}\n{}", self.lines.text()))
+    }
+
     pub fn has_ended(&mut self) -> bool {
         self.child.try_wait().expect("look after the daemon").is_some()
     }
@@ -173,9 +202,17 @@ fn spawn(folder: &Path, environment: &[(String, String)]) -> (Child, Lines) {
 }
 
 fn ask(address: &str, path: &str) -> Result<Answer, ureq::Error> {
+    request(address, "GET", path, &[])
+}
+
+fn request(address: &str, method: &str, path: &str, headers: &[(&str, &str)]) -> Result<Answer, ureq::Error> {
     let agent: ureq::Agent =
         ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(Duration::from_secs(10))).build().into();
-    let mut response = agent.get(format!("http://{address}{path}")).call()?;
+    let mut request = ureq::http::Request::builder().method(method).uri(format!("http://{address}{path}"));
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let mut response = agent.run(request.body(()).map_err(ureq::Error::Http)?)?;
     let body = response.body_mut().read_to_string()?;
     Ok(Answer { status: response.status().as_u16(), headers: response.headers().clone(), body })
 }

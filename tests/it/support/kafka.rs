@@ -186,7 +186,10 @@ impl Kafka {
         let consumer: BaseConsumer = self.client().set("group.id", group).create().expect("make a consumer");
         let mut list = TopicPartitionList::new();
         list.add_partition_range(topic, 0, self.partitions(topic).expect("a topic that is there") - 1);
-        let list = consumer.committed_offsets(list, CALL).expect("ask for committed offsets");
+        // The coordinator of a new group may still be moving.
+        let list = wait_for("committed offsets to be told", CALL, || {
+            consumer.committed_offsets(list.clone(), CALL).map_err(|error| error.to_string())
+        });
         list.elements()
             .iter()
             .filter_map(|element| Some((element.partition(), element.offset().to_raw().filter(|&offset| offset >= 0)?)))

@@ -4,6 +4,7 @@
 //! Mysql, Kafka     a server in a container of its own (`start`) or one shared by the whole test process (`shared`)
 //! Daemon           the built binary as a child process, in a folder of its own
 //! Proxy            a TCP proxy between two of them that can swallow, cut and delay
+//! Shop             the pizza shop's tables and topics on the shared servers
 //! wait_for         the only way to wait: bounded, and a failure says for what
 //! ```
 //!
@@ -16,12 +17,14 @@ pub mod daemon;
 pub mod kafka;
 pub mod mysql;
 pub mod proxy;
+pub mod shop;
 pub mod wait;
 
-pub use daemon::Daemon;
+pub use daemon::{Answer, Daemon};
 pub use kafka::{Kafka, Message, Record};
 pub use mysql::Mysql;
 pub use proxy::{Fault, Proxy};
+pub use shop::Shop;
 pub use wait::{wait_for, wait_until};
 
 use std::future::Future;
