@@ -89,7 +89,8 @@ impl Bench {
         plan.kafka.brokers = brokers;
         let mut shop = Shop::new(7);
         let tables = Arc::new(Tables::new(plan.tables.iter().map(|t| (t.name.clone(), format!("{}.{}", t.database, t.table)))));
-        let products = TableId(u16::try_from(plan.tables.iter().position(|t| t.name == "products").expect("a table of products")).expect("few"));
+        let products =
+            TableId(u16::try_from(plan.tables.iter().position(|t| t.name == "products").expect("a table of products")).expect("few"));
         let now = jiff::Timestamp::now();
         let database = Database::new(products, now);
         tables.begin_snapshot(products, Arc::new(products_schema()));
@@ -133,7 +134,11 @@ impl Bench {
     /// Writes the orders; the key is the number of the kind.
     fn fill(&self, kinds: &[String]) {
         let mut config = client_config(self.kafka(), self.limits(), &Role::Admin);
-        config.set("partitioner", "murmur2_random").set("linger.ms", "20").set("compression.type", "lz4").set("queue.buffering.max.kbytes", "65536");
+        config
+            .set("partitioner", "murmur2_random")
+            .set("linger.ms", "20")
+            .set("compression.type", "lz4")
+            .set("queue.buffering.max.kbytes", "65536");
         let producer: BaseProducer = config.create().expect("a producer");
         for n in 0..self.orders {
             let (key, value) = ((n % KINDS).to_string(), &kinds[n % KINDS]);

@@ -9,10 +9,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::batch::Counts;
-use crate::mysql::SourceStatus;
 use crate::config::Plan;
 use crate::join::{Lookups, StreamPlan};
 use crate::model::Reason;
+use crate::mysql::SourceStatus;
 use crate::table::{self, Tables};
 
 /// ```text

@@ -67,7 +67,8 @@ fn key_bytes(text: &str, key_columns: usize) -> Result<Vec<u8>, Error> {
     if key_columns < 2 {
         return Ok(text.as_bytes().to_vec());
     }
-    let wrong = || Error::bad_parameter(format!("the key has {key_columns} columns: give a percent-encoded JSON array of {key_columns} values"));
+    let wrong =
+        || Error::bad_parameter(format!("the key has {key_columns} columns: give a percent-encoded JSON array of {key_columns} values"));
     let parts: Vec<&RawValue> = serde_json::from_str(text).map_err(|_| wrong())?;
     if parts.len() != key_columns {
         return Err(wrong());

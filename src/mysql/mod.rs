@@ -13,18 +13,18 @@ pub mod binlog;
 pub mod event;
 pub mod statement;
 
-pub mod table_map;
-pub mod wire;
+pub mod charset;
 pub mod decode;
 pub mod json;
 mod json_diff;
-pub mod charset;
+pub mod table_map;
+pub mod wire;
 #[rustfmt::skip]
 mod charset_tables;
 pub mod cursor;
-pub mod result;
 pub mod render;
-pub mod text;
+pub mod result;
 pub mod status;
+pub mod text;
 
 pub use status::SourceStatus;
