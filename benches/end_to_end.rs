@@ -258,7 +258,7 @@ impl Bench {
 }
 
 fn outputs_of(enricher: &mut Enricher, order: &str, tables: &Tables) -> Vec<(Vec<u8>, Vec<u8>)> {
-    let mut outputs = Outputs::default();
+    let mut outputs = Outputs::within(usize::MAX);
     let input = Input { topic: "orders", partition: 0, offset: 0, timestamp_ms: Some(0), key: None, value: Some(order.as_bytes()) };
     enricher.process(&input, &tables.view(), &mut outputs);
     let both = |w| (outputs.key(w).unwrap_or_default().to_vec(), outputs.value(w).to_vec());

@@ -28,7 +28,7 @@ struct Span {
 }
 
 /// One buffer for all outputs of a record, re-used from record to record.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Outputs {
     /// Most bytes it takes (promise W8): outputs that repeat a large record multiply it by the number of its elements.
     limit: usize,
@@ -42,7 +42,7 @@ pub struct Outputs {
 
 impl Outputs {
     pub fn within(limit: usize) -> Self {
-        Self { limit, ..Self::default() }
+        Self { limit, bytes: Vec::new(), headers: Vec::new(), written: Vec::new(), dead: Vec::new(), dropped: Vec::new(), overflowed: false }
     }
 
     /// More was written than the limit; what is here is not all.
@@ -99,7 +99,7 @@ impl Outputs {
 
 impl join::Output for Outputs {
     fn write(&mut self, element: Option<u32>, key: Option<&[u8]>, value: &[u8], headers: &[(&str, &[u8])]) {
-        self.overflowed |= self.bytes.len() + value.len() > self.limit;
+        self.overflowed |= self.bytes.len().saturating_add(value.len()) > self.limit;
         if self.overflowed {
             return;
         }
