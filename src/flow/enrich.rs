@@ -65,7 +65,7 @@ impl Stream {
             }
             let mut first = Ok(());
             for worker in workers {
-                let ended = worker.join().unwrap_or_else(|_| Err(Stop::Bug(format!("a worker of stream {} panicked", self.plan.name))));
+                let ended = worker.join().expect("run_worker catches panics");
                 if first.is_ok() {
                     first = ended;
                 }
@@ -76,8 +76,9 @@ impl Stream {
 
     /// One worker: session after session until `stop` is raised. `demo` calls it with a mock cluster.
     pub fn run_worker(&self, number: usize, bounds: Bounds) -> Result<(), Stop> {
-        let mut worker = Worker::new(self, number, bounds);
-        let result = worker.run();
+        let run = || Worker::new(self, number, bounds).run();
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run))
+            .unwrap_or_else(|_| Err(Stop::Bug(format!("a worker of stream {} panicked", self.plan.name))));
         if result.is_err() {
             // The other workers of the stream must not go on alone.
             self.stop.store(true, Ordering::Release);

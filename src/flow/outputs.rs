@@ -42,7 +42,15 @@ pub struct Outputs {
 
 impl Outputs {
     pub fn within(limit: usize) -> Self {
-        Self { limit, bytes: Vec::new(), headers: Vec::new(), written: Vec::new(), dead: Vec::new(), dropped: Vec::new(), overflowed: false }
+        Self {
+            limit,
+            bytes: Vec::new(),
+            headers: Vec::new(),
+            written: Vec::new(),
+            dead: Vec::new(),
+            dropped: Vec::new(),
+            overflowed: false,
+        }
     }
 
     /// More was written than the limit; what is here is not all.
