@@ -34,9 +34,10 @@ metrics! {
     SOURCE_CONNECTED: Gauge "larder_source_connected" "1 while the binlog of MySQL is being read";
     SOURCE_LAG: Gauge "larder_source_lag_seconds" "Seconds between now and the commit of the last MySQL transaction applied; 0 when nothing is waiting";
     SOURCE_TRANSACTIONS: Counter "larder_source_transactions" "MySQL transactions applied to the tables";
+    SOURCE_LARGE: Counter "larder_source_large_transactions" "MySQL transactions above limits.transaction_bytes, applied in one step all the same";
     SOURCE_RECONNECTS: Counter "larder_source_reconnects" "Times the binlog connection was opened again";
     SOURCE_SKIPPED: Counter "larder_source_skipped_events" "Binlog events of unknown type that carry the ignorable flag";
-    SOURCE_SUBSTITUTED: Counter "larder_source_substituted_values" "Values shown by a substitute; label `kind`: zero-date, invalid-text";
+    SOURCE_SUBSTITUTED: Counter "larder_source_substituted_values" "Values shown by a substitute; label `kind`: zero-date, invalid-text, invalid-enum";
     TABLE_ROWS: Gauge "larder_table_rows" "Rows held; label `table`";
     TABLE_BYTES: Gauge "larder_table_bytes" "Bytes of the rows and keys held; label `table`";
     TABLE_READY: Gauge "larder_table_ready" "1 when joins may use the table; label `table`";
@@ -87,9 +88,14 @@ impl Collector for Reader {
             single(&mut encoder, &SOURCE_CONNECTED, &ConstGauge::new(f64::from(u8::from(source.connected()))))?;
             single(&mut encoder, &SOURCE_LAG, &ConstGauge::new(source.lag_seconds()))?;
             single(&mut encoder, &SOURCE_TRANSACTIONS, &ConstCounter::new(source.transactions()))?;
+            single(&mut encoder, &SOURCE_LARGE, &ConstCounter::new(source.large_transactions()))?;
             single(&mut encoder, &SOURCE_RECONNECTS, &ConstCounter::new(source.reconnects()))?;
             single(&mut encoder, &SOURCE_SKIPPED, &ConstCounter::new(source.skipped_events()))?;
-            let substituted = [([("kind", "zero-date")], source.zero_dates()), ([("kind", "invalid-text")], source.replaced_text())];
+            let substituted = [
+                ([("kind", "zero-date")], source.zero_dates()),
+                ([("kind", "invalid-text")], source.replaced_text()),
+                ([("kind", "invalid-enum")], source.invalid_enums()),
+            ];
             counter(&mut encoder, &SOURCE_SUBSTITUTED, substituted)?;
         }
         let tables = tables.summaries();
