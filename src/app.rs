@@ -134,66 +134,65 @@ impl Daemon {
         spawned.map(drop).map_err(|e| Stop::Bug(format!("no thread could be started: {e}")))
     }
 
-    /// Waits for a signal or for a part that ends by itself, then stops everything in order.
+    /// Waits for a signal or for a part that ends by itself, then stops everything in order. The last line says why.
     async fn watch(mut self, deadline: Duration) -> ExitCode {
         let mut signals = Signals::new();
-        let mut code = tokio::select! {
+        let cause = tokio::select! {
             signal = signals.next() => {
                 info!("{signal} received, stopping within {} s", deadline.as_secs());
-                0
+                None
             }
             ended = self.ended.recv() => self.early_end(ended),
         };
         tokio::select! {
-            stopped = tokio::time::timeout(deadline, self.stop()) => match stopped {
-                Ok(worst) => {
-                    code = if code == 0 { worst } else { code };
-                    if code == 0 {
-                        info!("stopped");
-                    }
+            stopped = tokio::time::timeout(deadline, self.stop()) => match (cause, stopped) {
+                (Some(cause), _) => report(&cause),
+                (None, Ok(None)) => {
+                    info!("stopped");
+                    0
                 }
-                Err(_) => {
-                    error!("not everything stopped within {} s; what was not committed is done again at the next start", deadline.as_secs());
-                    code = if code == 0 { 70 } else { code };
+                (None, Ok(Some(cause))) => report(&cause),
+                (None, Err(_)) => {
+                    let seconds = deadline.as_secs();
+                    error!("not everything stopped within {seconds} s; what was not committed is done again at the next start");
+                    70
                 }
             },
             signal = signals.next() => {
                 warn!("{signal} received again, stopping at once");
-                code = signals.code_of(signal);
+                cause.map_or_else(|| signals.code_of(signal), |cause| report(&cause))
             }
         }
-        code
     }
 
-    fn early_end(&mut self, ended: Option<Ended>) -> ExitCode {
-        let Some(Ended { part, result }) = ended else { return 0 };
+    /// A part that ended by itself takes the daemon with it.
+    fn early_end(&mut self, ended: Option<Ended>) -> Option<Stop> {
+        let Ended { part, result } = ended?;
         self.parts.retain(|p| *p != part);
-        match result {
-            Ok(()) => report(&Stop::Bug(format!("{part} ended although nobody asked it to"))),
-            Err(stop) => report(&stop),
-        }
+        warn!("{part} has ended, stopping the other parts");
+        Some(result.err().unwrap_or_else(|| Stop::Bug(format!("{part} ended although nobody asked it to"))))
     }
 
-    /// Streams, capture, HTTP, each awaited before the next. Returns the worst exit code met on the way.
-    async fn stop(&mut self) -> ExitCode {
+    /// Streams, capture, HTTP, each awaited before the next. Returns the first thing that went wrong on the way.
+    async fn stop(&mut self) -> Option<Stop> {
         self.stop_streams.store(true, Ordering::Release);
-        let mut worst = self.wait_until_ended(|part| part != "capture" && part != "http").await;
+        let streams = self.wait_until_ended(|part| part != "capture" && part != "http").await;
+        // Who watches these may have ended already.
         let _ = self.stop_capture.send(true);
-        worst = worst.max(self.wait_until_ended(|part| part != "http").await);
+        let capture = self.wait_until_ended(|part| part != "http").await;
         let _ = self.stop_http.send(true);
-        worst.max(self.wait_until_ended(|_| true).await)
+        let http = self.wait_until_ended(|_| true).await;
+        streams.or(capture).or(http)
     }
 
-    async fn wait_until_ended(&mut self, these: impl Fn(&str) -> bool) -> ExitCode {
-        let mut worst = 0;
+    async fn wait_until_ended(&mut self, these: impl Fn(&str) -> bool) -> Option<Stop> {
+        let mut first = None;
         while self.parts.iter().any(|part| these(part)) {
             let Some(ended) = self.ended.recv().await else { break };
             self.parts.retain(|part| *part != ended.part);
-            if let Err(stop) = ended.result {
-                worst = worst.max(report(&stop));
-            }
+            first = first.or(ended.result.err());
         }
-        worst
+        first
     }
 }
 
