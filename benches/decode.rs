@@ -133,5 +133,6 @@ fn plan() -> TablePlan {
         decimal: DecimalForm::String,
         invalid_text: InvalidText::Stop,
         needed: Vec::new(),
+        key_widths: Vec::new(),
     }
 }

@@ -79,6 +79,8 @@ pub struct TablePlan {
     pub invalid_text: InvalidText,
     /// Columns that templates and joins name, each with the dotted configuration key that needs it.
     pub needed: Vec<(String, String)>,
+    /// How many key values each join gives, with its dotted configuration key: as many as the key has columns.
+    pub key_widths: Vec<(usize, String)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -217,7 +217,7 @@ impl Capture {
                     warn!("the server ended the binlog stream: {text}");
                 }
                 Error::Lost(text) | Error::NoTable(text) => warn!("the binlog stream was lost, it is opened again: {text}"),
-                Error::Refused(text) => return Err(Stop::Precondition(text)),
+                refused @ Error::Refused(_) => return Err(self.refused(&refused)),
                 Error::Purged(text) => {
                     let message = format!(
                         "the binlog after {} is gone: {text}; restart Larder to read the tables again from a snapshot, and raise binlog_expire_logs_seconds so that it does not happen again",
@@ -242,6 +242,12 @@ impl Capture {
         }
     }
 
+    /// The server does not let us go on: a person must see to user, password or rights.
+    fn refused(&self, error: &Error) -> Stop {
+        let remedy = preconditions::unreachable_remedy(error);
+        Stop::Precondition(format!("MySQL at {}:{}: {error}; {remedy}", self.mysql.host, self.mysql.port))
+    }
+
     /// Whether the server behind the address can go on where we stopped (contract A2).
     async fn identify(&self, assembler: &mut Assembler) -> Result<Identity, Stop> {
         let now = async {
@@ -252,7 +258,7 @@ impl Capture {
         };
         let now = match now.await {
             Ok(now) => now,
-            Err(Error::Refused(text)) => return Err(Stop::Precondition(text)),
+            Err(refused @ Error::Refused(_)) => return Err(self.refused(&refused)),
             Err(error) => return Ok(Identity::Unreachable(error.to_string())),
         };
         let ours = assembler.position();
@@ -389,10 +395,7 @@ impl Capture {
         loop {
             match attempt().await {
                 Ok(done) => return Ok(done),
-                Err(error @ Error::Refused(_)) => {
-                    let remedy = preconditions::unreachable_remedy(&error);
-                    return Err(Stop::Precondition(format!("MySQL at {}:{}: {error}; {remedy}", self.mysql.host, self.mysql.port)));
-                }
+                Err(error @ Error::Refused(_)) => return Err(self.refused(&error)),
                 Err(error) => {
                     self.status.set_awaited(&format!("{meanwhile}: {error}"));
                     warn!("{meanwhile}: {error}");
@@ -432,8 +435,10 @@ fn reason_of(error: &Broken) -> Reason {
 /// What an operator does about a stopped table.
 fn repair(reason: Reason) -> &'static str {
     match reason {
-        Reason::TableDropped => "Create the table again and it is read again, or take it out of the configuration",
-        Reason::KeyChanged | Reason::SchemaMismatch => "Alter the table or the configuration so that they agree, then restart Larder",
+        Reason::TableDropped => "It is read again as soon as it is there again",
+        Reason::KeyChanged | Reason::SchemaMismatch => {
+            "Alter the table so that they agree and it is read again, or correct the configuration and restart Larder"
+        }
         Reason::StatementFormat | Reason::RowImage => {
             "Set binlog_format = ROW and binlog_row_image = FULL in every session, then restart Larder"
         }

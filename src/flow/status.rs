@@ -232,10 +232,11 @@ impl Overview {
             }
         }
         for stream in &self.streams {
-            match stream.state() {
-                State::Stopped { reason, message } => awaited.push(format!("stream {}: stopped, {reason}: {message}", stream.name)),
-                State::Waiting { awaited: what } if !stream.is_joined() => awaited.push(format!("stream {}: {what}", stream.name)),
-                _ => {}
+            if let State::Stopped { reason, message } = stream.state() {
+                awaited.push(format!("stream {}: stopped, {reason}: {message}", stream.name));
+            } else if !stream.is_joined() {
+                // Also while it is paused: a pause hides nothing that is missing.
+                awaited.push(format!("stream {}: {}", stream.name, stream.awaited.lock()));
             }
         }
         awaited

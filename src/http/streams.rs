@@ -50,5 +50,6 @@ pub fn describe(stream: &StreamStatus) -> Value {
         "outputs": stream.outputs(),
         "waiting": 0,
         "dead_letters": stream.dead_letters().values().sum::<u64>(),
+        "dropped": stream.dropped().values().sum::<u64>(),
     })
 }

@@ -1,6 +1,7 @@
 //! `/api/tables` and the rows in them (contract D1, D2).
 
 use axum::Json;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::HeaderValue;
 use axum::http::header::CONTENT_TYPE;
@@ -42,7 +43,8 @@ pub fn describe(overview: &Overview) -> Vec<Value> {
 }
 
 /// One row as the joins see it, with the position it belongs to.
-pub async fn row(State(site): State<Arc<Site>>, Path((name, key)): Path<(String, String)>) -> Result<Response, Error> {
+pub async fn row(State(site): State<Arc<Site>>, path: Result<Path<(String, String)>, PathRejection>) -> Result<Response, Error> {
+    let Path((name, key)) = path.map_err(|rejection| Error::bad_parameter(rejection.body_text()))?;
     let view = site.overview.tables.view();
     let table = view.find(&name).ok_or_else(|| Error::not_found(format!("no table \"{name}\"; GET /api/tables lists them")))?;
     let key = key_bytes(&key, view.schema(table).key.len())?;

@@ -146,6 +146,20 @@ pub async fn table(connection: &mut Conn, plan: &TablePlan) -> Result<Result<Tab
             primary.as_ref().map_or((unique, index), |primary| (primary.clone(), "PRIMARY".to_owned()))
         }
     };
+    let key: Vec<&str> = match &plan.key {
+        Some(key) => key.iter().map(String::as_str).collect(),
+        None => primary.iter().flatten().map(|&index| columns[index].name.as_str()).collect(),
+    };
+    problems.extend(key_problems(plan, &source, &key));
+    for column in columns.iter().filter(|column| plan.booleans.contains(&column.name)) {
+        if !matches!(column.kind, ColumnType::Integer { bytes: 1, .. }) {
+            problems.push(Problem {
+                reason: Reason::SchemaMismatch,
+                what: format!("column {} of {source} is no TINYINT, so it cannot be shown as boolean", column.name),
+                remedy: format!("take it out of tables.{}.booleans", plan.name),
+            });
+        }
+    }
     if !problems.is_empty() {
         return Ok(Err(problems));
     }
@@ -153,6 +167,30 @@ pub async fn table(connection: &mut Conn, plan: &TablePlan) -> Result<Result<Tab
         Walk { index: walk_index, columns: walked.iter().map(|&column| WalkColumn { column, text: texts[column].clone() }).collect() };
     let schema = Schema { columns, key: primary.unwrap_or_default() };
     Ok(Ok(TableInfo { schema, walk, row_estimate: rows.unwrap_or_default() }))
+}
+
+/// Joins that give more or fewer values than the key has columns, and a projection without a column of the key (contract B10).
+fn key_problems(plan: &TablePlan, source: &str, key: &[&str]) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for (width, place) in &plan.key_widths {
+        if *width != key.len() {
+            problems.push(Problem {
+                reason: Reason::KeyChanged,
+                what: format!("{place} gives {width} of the {} values of the key ({}) of {source}", key.len(), key.join(", ")),
+                remedy: format!("give one path for each of {}, in this order", key.join(", ")),
+            });
+        }
+    }
+    for column in key {
+        if plan.columns.as_ref().is_some_and(|columns| !columns.iter().any(|name| name == column)) {
+            problems.push(Problem {
+                reason: Reason::KeyChanged,
+                what: format!("tables.{}.columns leaves out {column}, which is in the key of {source}", plan.name),
+                remedy: format!("add \"{column}\" to tables.{}.columns", plan.name),
+            });
+        }
+    }
+    problems
 }
 
 /// Columns that must be there, each with the configuration key that needs it.

@@ -61,6 +61,9 @@ pub fn unreachable_remedy(error: &Error) -> &'static str {
         Error::Refused(text) if text.contains("TLS") || text.contains("certificate") || text.contains("SSL") => {
             "correct mysql.tls, mysql.tls_ca or the server's certificate"
         }
+        Error::Refused(text) if text.contains("authentication plugin") => {
+            "correct mysql.user (a server answers so for a user it does not know), or give the user caching_sha2_password"
+        }
         Error::Refused(_) => "correct mysql.user and mysql.password, or the user's rights",
         _ => "correct mysql.address, or start the server",
     }
@@ -173,7 +176,7 @@ async fn table(report: &mut Report, connection: &mut Conn, plan: &TablePlan, cas
         // A missing table is described better by the catalogue.
         Ok(()) | Err(Error::NoTable(_)) => {}
         Err(Error::Refused(text)) => {
-            report.fail(format!("{source} may not be read: {text}"), format!("GRANT SELECT ON {source}"));
+            report.fail(format!("{source} may not be read: {text}"), format!("GRANT SELECT ON {source} TO its user, or correct the name"));
             return Ok(());
         }
         Err(error) => return Err(error),

@@ -43,6 +43,53 @@ fn a_column_that_is_not_there_ends_the_start_with_the_nearest_that_is() {
 }
 
 #[test]
+fn keys_that_do_not_fit_the_table_end_the_start() {
+    let shop = Shop::open(1);
+    let config = shop
+        .config()
+        .replace("key     = \"item.productId\"", "key = [\"item.productId\", \"item.quantity\"]")
+        .replace("[tables.users]\n", "[tables.users]\ncolumns = [\"email\"]\nbooleans = [\"email\"]\n");
+    let needs = [
+        "streams.order-items.join.product.key gives 2 of the 1 values of the key (id)",
+        "tables.users.columns leaves out id",
+        "column email of",
+        "no TINYINT",
+    ];
+    let checked = Daemon::command(&["check", "--connect"], &config, &shop.environment());
+    assert_eq!(checked.code, Some(3), "{}", checked.stderr);
+    assert_says(&checked.stderr, &needs);
+    let (code, line) = run_to_end(&config, &shop.environment());
+    assert_eq!(code, Some(3), "{line}");
+    assert_says(&line, &needs);
+}
+
+#[test]
+fn the_last_line_says_why_and_a_user_nobody_knows_is_named() {
+    let shop = Shop::open_without_topics();
+    let user = unique("stranger");
+    let config = shop.config().replace("user     = \"larder\"", &format!("user = \"{user}\""));
+    let mut daemon = Daemon::start(&config, &shop.environment());
+    assert_eq!(daemon.wait_exit(), Some(3));
+    let last = wait_for("the last line", Duration::from_secs(5), || {
+        let last = daemon.log().into_iter().last().unwrap_or_default();
+        if last.contains("exit_code") { Ok(last) } else { Err(last) }
+    });
+    assert_says(&last, &["correct mysql.user"]);
+}
+
+#[test]
+fn a_pause_hides_nothing_that_is_missing() {
+    let shop = Shop::open_without_topics();
+    let mut daemon = Daemon::start(&shop.config(), &shop.environment());
+    let missing = format!("topic {} does not exist", shop.orders);
+    wait_for_answer(&mut daemon, "/ready", |ready| ready.status == 503 && ready.body.contains(&missing));
+    assert_eq!(daemon.request("POST", "/api/streams/order-items/pause", &[]).status, 200);
+    let ready = daemon.get("/ready");
+    assert_eq!(ready.status, 503, "{}", ready.body);
+    assert!(ready.body.contains(&missing), "{}", ready.body);
+}
+
+#[test]
 fn rights_that_are_missing_are_named_all_at_once() {
     let shop = Shop::open_without_topics();
     let user = unique("nobody");

@@ -707,5 +707,6 @@ fn plan(database: &str, table: &str) -> TablePlan {
         decimal: DecimalForm::String,
         invalid_text: InvalidText::Stop,
         needed: Vec::new(),
+        key_widths: Vec::new(),
     }
 }

@@ -41,13 +41,21 @@ pub(in crate::config) fn dead_letters(name: &str) -> String {
     format!("{name}.dead-letters")
 }
 
-/// In order of name. Fills `TablePlan::needed`.
+/// In order of name. Fills `TablePlan::needed` and `TablePlan::key_widths`.
 pub(super) fn read(root: &Section<'_>, name: &str, limits: &Limits, tables: &mut [TablePlan]) -> Vec<StreamPlan> {
     let sections = root.named("streams");
     let mut streams: Vec<(StreamPlan, Topics)> = Vec::with_capacity(sections.len());
     for (name, section) in &sections {
         let mut stream = Stream { section, joins: Vec::new(), each: section.has("each"), needed: Vec::new() };
         streams.push(stream.read(name, limits, tables));
+        let (plan, _) = &streams[streams.len() - 1];
+        for join in &plan.joins {
+            let key = format!("streams.{name}.join.{}.key", join.name);
+            // None at a join that is at fault otherwise.
+            if let Some(table) = tables.get_mut(join.table.index()) {
+                table.key_widths.push((join.key.len(), key));
+            }
+        }
         for (table, column, at) in stream.needed {
             need(root, &mut tables[table.index()], column, &at);
         }

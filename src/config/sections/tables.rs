@@ -78,6 +78,7 @@ fn table(name: String, section: &Section<'_>) -> TablePlan {
         decimal: section.choice("decimal"),
         invalid_text: section.choice("invalid_text"),
         needed: Vec::new(),
+        key_widths: Vec::new(),
     }
 }
 

@@ -21,6 +21,7 @@ fn plan() -> TablePlan {
         decimal: DecimalForm::String,
         invalid_text: InvalidText::Stop,
         needed: Vec::new(),
+        key_widths: Vec::new(),
     }
 }
 
