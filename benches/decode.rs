@@ -6,7 +6,7 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use larder::config::plan::{Cascades, DecimalForm, InvalidText, TablePlan};
+use larder::config::plan::TablePlan;
 use larder::model::{Schema, TableId};
 use larder::mysql::decode::{RowReader, RowsEvent};
 use larder::mysql::render::Shape;
@@ -122,17 +122,5 @@ fn rows_event(first: usize) -> Vec<u8> {
 }
 
 fn plan() -> TablePlan {
-    TablePlan {
-        name: "products".into(),
-        database: "shop".into(),
-        table: "products".into(),
-        columns: None,
-        key: None,
-        cascades: Cascades::Refuse,
-        booleans: Vec::new(),
-        decimal: DecimalForm::String,
-        invalid_text: InvalidText::Stop,
-        needed: Vec::new(),
-        key_widths: Vec::new(),
-    }
+    TablePlan::new("products", "shop", "products")
 }

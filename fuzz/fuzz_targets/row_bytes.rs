@@ -19,16 +19,10 @@ fuzz_target!(|input: &[u8]| {
     let Ok(map) = TableMap::parse(map) else { return };
     let Ok(schema) = map.schema(&Schema { columns: Vec::new(), key: Vec::new() }) else { return };
     let plan = TablePlan {
-        name: "t".into(),
-        database: map.database.clone(),
-        table: map.table.clone(),
-        columns: None,
         key: schema.columns.first().map(|column| vec![column.name.clone()]),
-        cascades: Cascades::Refuse,
-        booleans: Vec::new(),
         decimal: DecimalForm::Number,
         invalid_text: InvalidText::Replace,
-        needed: Vec::new(),
+        ..TablePlan::new("t", map.database.clone(), map.table.clone())
     };
     let Ok(shape) = Shape::new(&schema, &plan) else { return };
     let Ok(mut reader) = RowReader::new(&map, shape) else { return };

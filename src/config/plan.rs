@@ -77,10 +77,84 @@ pub struct TablePlan {
     pub booleans: Vec<String>,
     pub decimal: DecimalForm,
     pub invalid_text: InvalidText,
+    /// The change topic (contract B); `None`: the table's changes are not published.
+    pub publish: Option<PublishPlan>,
     /// Columns that templates and joins name, each with the dotted configuration key that needs it.
     pub needed: Vec<(String, String)>,
     /// How many key values each join gives, with its dotted configuration key: as many as the key has columns.
     pub key_widths: Vec<(usize, String)>,
+}
+
+impl TablePlan {
+    /// A table as it is when only its source is configured.
+    pub fn new(name: impl Into<String>, database: impl Into<String>, table: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            database: database.into(),
+            table: table.into(),
+            columns: None,
+            key: None,
+            cascades: Cascades::Refuse,
+            booleans: Vec::new(),
+            decimal: DecimalForm::String,
+            invalid_text: InvalidText::Stop,
+            publish: None,
+            needed: Vec::new(),
+            key_widths: Vec::new(),
+        }
+    }
+}
+
+/// `publish`: the change topic of a table, in Debezium's envelope (contract B1). Modes carry Debezium's names and meanings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublishPlan {
+    pub topic: String,
+    /// Key and value wrapped in `schema` and `payload`.
+    pub schemas: bool,
+    pub time: TimeMode,
+    pub decimal: DecimalMode,
+    pub bigint_unsigned: BigintUnsignedMode,
+    pub binary: BinaryMode,
+    /// A null value after each delete.
+    pub tombstones: bool,
+    /// Fills the `transaction` member of the envelope.
+    pub transactions: bool,
+    /// Partitions of the topic if Larder creates it.
+    pub partitions: i32,
+}
+
+/// `time.precision.mode`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TimeMode {
+    AdaptiveTimeMicroseconds,
+    Connect,
+    Isostring,
+    Microseconds,
+    Nanoseconds,
+}
+
+/// `decimal.handling.mode`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DecimalMode {
+    Precise,
+    String,
+    Double,
+}
+
+/// `bigint.unsigned.handling.mode`; `Long` writes the true number (contract B3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BigintUnsignedMode {
+    Long,
+    Precise,
+}
+
+/// `binary.handling.mode`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BinaryMode {
+    Bytes,
+    Base64,
+    Base64UrlSafe,
+    Hex,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

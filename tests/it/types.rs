@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::StreamExt as _;
-use larder::config::plan::{Cascades, DecimalForm, InvalidText, TablePlan};
+use larder::config::plan::{InvalidText, TablePlan};
 use larder::model::{Change, Schema, TableId};
 use larder::mysql::decode::{RowReader, RowsEvent};
 use larder::mysql::render::Shape;
@@ -696,17 +696,5 @@ fn without_blanks(text: &str) -> String {
 }
 
 fn plan(database: &str, table: &str) -> TablePlan {
-    TablePlan {
-        name: table.into(),
-        database: database.into(),
-        table: table.into(),
-        columns: None,
-        key: None,
-        cascades: Cascades::Refuse,
-        booleans: Vec::new(),
-        decimal: DecimalForm::String,
-        invalid_text: InvalidText::Stop,
-        needed: Vec::new(),
-        key_widths: Vec::new(),
-    }
+    TablePlan::new(table, database, table)
 }

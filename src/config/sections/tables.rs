@@ -68,17 +68,13 @@ fn table(name: String, section: &Section<'_>) -> TablePlan {
     }
     let texts = |columns: Vec<Text>| columns.into_iter().map(|column| column.text).collect();
     TablePlan {
-        name,
-        database,
-        table,
         columns: columns.map(texts),
         key: key.map(texts),
         cascades: section.choice("cascades"),
         booleans: booleans.map(texts).unwrap_or_default(),
         decimal: section.choice("decimal"),
         invalid_text: section.choice("invalid_text"),
-        needed: Vec::new(),
-        key_widths: Vec::new(),
+        ..TablePlan::new(name, database, table)
     }
 }
 

@@ -3,26 +3,13 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::plan::{Cascades, DecimalForm, InvalidText};
 use crate::model::{Column, ColumnType};
 
 const UUID: &str = "3e3e3e3e-3e3e-3e3e-3e3e-3e3e3e3e3e3e";
 const TABLE: TableId = TableId(0);
 
 fn plan() -> TablePlan {
-    TablePlan {
-        name: "items".into(),
-        database: "shop".into(),
-        table: "items".into(),
-        columns: None,
-        key: None,
-        cascades: Cascades::Refuse,
-        booleans: Vec::new(),
-        decimal: DecimalForm::String,
-        invalid_text: InvalidText::Stop,
-        needed: Vec::new(),
-        key_widths: Vec::new(),
-    }
+    TablePlan::new("items", "shop", "items")
 }
 
 /// `id INT`, and as many further columns `c1`, `c2`, …

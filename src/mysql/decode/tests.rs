@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::plan::{Cascades, DecimalForm, TablePlan};
+use crate::config::plan::TablePlan;
 use crate::model::{Column, Schema};
 use crate::mysql::render::Counts;
 
@@ -50,19 +50,7 @@ fn minimal_table_map(columns: &[Described<'_>]) -> Vec<u8> {
 }
 
 fn plan() -> TablePlan {
-    TablePlan {
-        name: "t".into(),
-        database: "shop".into(),
-        table: "t".into(),
-        columns: None,
-        key: None,
-        cascades: Cascades::Refuse,
-        booleans: Vec::new(),
-        decimal: DecimalForm::String,
-        invalid_text: InvalidText::Stop,
-        needed: Vec::new(),
-        key_widths: Vec::new(),
-    }
+    TablePlan::new("t", "shop", "t")
 }
 
 fn none_known() -> Schema {
