@@ -8,8 +8,9 @@ use std::time::Instant;
 
 use larder::config::plan::TablePlan;
 use larder::model::{Schema, TableId};
-use larder::mysql::decode::{RowReader, RowsEvent};
+use larder::mysql::decode::RowsEvent;
 use larder::mysql::render::Shape;
+use larder::mysql::rows::JsonRows;
 use larder::mysql::table_map::TableMap;
 
 const ROWS: usize = 1_000_000;
@@ -22,7 +23,7 @@ fn main() {
     let map = TableMap::parse(&table_map()).expect("the bench's own table map");
     let schema = map.schema(&Schema { columns: vec![], key: vec![] }).expect("full metadata");
     let shape = Shape::new(&schema, &plan()).expect("shape");
-    let mut reader = RowReader::new(&map, shape).expect("reader");
+    let mut reader = JsonRows::new(&map, shape).expect("reader");
     let events: Vec<Vec<u8>> = (0..ROWS / ROWS_PER_EVENT).map(|event| rows_event(event * ROWS_PER_EVENT)).collect();
     let bytes: usize = events.iter().map(Vec::len).sum();
     println!("{ROWS} rows of {} bytes in {} events", bytes / ROWS, events.len());
@@ -40,7 +41,7 @@ fn main() {
     }
 }
 
-fn read(reader: &mut RowReader, event_type: u8, events: &[Vec<u8>]) {
+fn read(reader: &mut JsonRows, event_type: u8, events: &[Vec<u8>]) {
     let mut rows = 0;
     for event in events {
         let event = RowsEvent::parse(event_type, event).expect("rows event");

@@ -7,8 +7,9 @@
 
 use larder::config::plan::{Cascades, DecimalForm, InvalidText, TablePlan};
 use larder::model::{Change, Schema, TableId};
-use larder::mysql::decode::{RowReader, RowsEvent};
+use larder::mysql::decode::RowsEvent;
 use larder::mysql::render::Shape;
+use larder::mysql::rows::JsonRows;
 use larder::mysql::table_map::TableMap;
 use libfuzzer_sys::fuzz_target;
 
@@ -25,7 +26,7 @@ fuzz_target!(|input: &[u8]| {
         ..TablePlan::new("t", map.database.clone(), map.table.clone())
     };
     let Ok(shape) = Shape::new(&schema, &plan) else { return };
-    let Ok(mut reader) = RowReader::new(&map, shape) else { return };
+    let Ok(mut reader) = JsonRows::new(&map, shape) else { return };
     let Ok(event) = RowsEvent::parse(*event_type, rows) else { return };
     let read = reader.changes(TableId(0), &event, |change| {
         if let Change::Upsert { row, .. } = change {

@@ -13,13 +13,14 @@ use tracing::{error, info, warn};
 
 use crate::config::Plan;
 use crate::config::plan::MysqlPlan;
-use crate::model::{Reason, Stop, TableId};
+use crate::model::{Change, Reason, Stop, TableId};
 use crate::mysql::SourceStatus;
 use crate::mysql::assemble::{Assembler, Broken, Step};
 use crate::mysql::binlog::Binlog;
 use crate::mysql::connect::{self, Error};
 use crate::mysql::preconditions::{self, ServerInfo};
 use crate::mysql::render::Shape;
+use crate::mysql::rows::JsonMaker;
 use crate::mysql::snapshot::{Loaded, View};
 use crate::table::Tables;
 
@@ -93,12 +94,12 @@ impl Capture {
     }
 
     /// Reads all tables and makes the assembler that follows them.
-    async fn snapshot(&self, server: ServerInfo) -> Result<Assembler, Stop> {
+    async fn snapshot(&self, server: ServerInfo) -> Result<Assembler<JsonMaker>, Stop> {
         let all: Vec<TableId> = (0..self.plan.tables.len()).filter_map(|index| u16::try_from(index).ok().map(TableId)).collect();
         self.retry("the snapshot is begun again", async || {
             let mut view = View::open(&self.mysql, &self.plan.tables, &all, None).await?;
             let limit_bytes = self.plan.limits.transaction_bytes;
-            let mut assembler = Assembler::new(&self.plan.tables, view.from.clone(), server.fold_case, limit_bytes);
+            let mut assembler = Assembler::new(JsonMaker, &self.plan.tables, view.from.clone(), server.fold_case, limit_bytes);
             self.load(&mut view, &mut assembler).await?;
             self.tables.set_at(&view.from.last_transaction(), assembler.position().clone());
             self.status.set_current(assembler.position());
@@ -109,7 +110,7 @@ impl Capture {
     }
 
     /// Reads tables again, as of now.
-    async fn reload(&self, which: &[TableId], assembler: &mut Assembler) -> Result<(), Error> {
+    async fn reload(&self, which: &[TableId], assembler: &mut Assembler<JsonMaker>) -> Result<(), Error> {
         for &table in which {
             // Joins hold from here on: the rows they would find may be of another table by now.
             self.tables.begin_snapshot(table, Arc::new(assembler.schema(table).clone()));
@@ -123,7 +124,7 @@ impl Capture {
     }
 
     /// Reads the tables of a view into memory.
-    async fn load(&self, view: &mut View, assembler: &mut Assembler) -> Result<(), Error> {
+    async fn load(&self, view: &mut View, assembler: &mut Assembler<JsonMaker>) -> Result<(), Error> {
         for (table, described) in view.tables.clone() {
             let plan = &self.plan.tables[table.index()];
             let began = Instant::now();
@@ -164,7 +165,7 @@ impl Capture {
     }
 
     /// Follows the binlog; returns when everything must be read again.
-    async fn follow(&self, assembler: &mut Assembler) -> Result<(), Stop> {
+    async fn follow(&self, assembler: &mut Assembler<JsonMaker>) -> Result<(), Stop> {
         let mut backoff = backoff();
         let mut clashes = 0;
         let mut broken: Option<String> = None;
@@ -249,7 +250,7 @@ impl Capture {
     }
 
     /// Whether the server behind the address can go on where we stopped (contract A2).
-    async fn identify(&self, assembler: &mut Assembler) -> Result<Identity, Stop> {
+    async fn identify(&self, assembler: &mut Assembler<JsonMaker>) -> Result<Identity, Stop> {
         let now = async {
             let mut connection = connect::connect(&self.mysql).await?;
             let now = connect::position(&mut connection).await?;
@@ -294,7 +295,7 @@ impl Capture {
     }
 
     /// Reads one connection's stream until it ends.
-    async fn stream(&self, assembler: &mut Assembler) -> Ended {
+    async fn stream(&self, assembler: &mut Assembler<JsonMaker>) -> Ended {
         let mut binlog = match Binlog::open(&self.mysql, assembler.position()).await {
             Ok(binlog) => binlog,
             Err(error) => return Ended::Lost(error),
@@ -339,13 +340,14 @@ impl Capture {
     }
 
     /// Does what the assembler asks for; false when the stream must be opened again.
-    async fn act(&self, step: Step, assembler: &mut Assembler) -> Result<bool, Error> {
+    async fn act(&self, step: Step<Change>, assembler: &mut Assembler<JsonMaker>) -> Result<bool, Error> {
         match step {
             Step::Apply(transaction) => {
                 let committed_us = transaction.committed_us;
                 self.tables.apply(transaction);
                 self.status.set_committed(committed_us);
             }
+            Step::Part { .. } => unreachable!("transactions of tables are never split"),
             Step::Ready(table) => {
                 self.tables.set_ready(table);
                 info!(table = self.name(table), "table {} is ready", self.name(table));
@@ -361,7 +363,7 @@ impl Capture {
     }
 
     /// A table half read would stay so: it is tried until it is whole, while the server refuses nothing.
-    async fn reload_until_done(&self, which: &[TableId], assembler: &mut Assembler) -> Result<(), Error> {
+    async fn reload_until_done(&self, which: &[TableId], assembler: &mut Assembler<JsonMaker>) -> Result<(), Error> {
         let mut backoff = backoff();
         loop {
             match self.reload(which, assembler).await {
@@ -374,7 +376,7 @@ impl Capture {
         }
     }
 
-    fn stop(&self, assembler: &mut Assembler, table: TableId, reason: Reason, message: String) {
+    fn stop(&self, assembler: &mut Assembler<JsonMaker>, table: TableId, reason: Reason, message: String) {
         assembler.stopped(table, reason);
         self.take_out(table, reason, message);
     }

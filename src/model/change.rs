@@ -24,8 +24,8 @@ pub enum Change {
 
 /// The changes committed together in MySQL, in order, with the position after them.
 #[derive(Debug, Clone)]
-pub struct Transaction {
-    pub changes: Vec<Change>,
+pub struct Transaction<C = Change> {
+    pub changes: Vec<C>,
     /// Everything up to and including this transaction.
     pub position: Position,
     /// Identity of this transaction as it stands in `larder-at` (contract E5): its GTID, or `uuid:file:offset`.

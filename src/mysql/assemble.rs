@@ -1,8 +1,10 @@
-//! Binlog events to whole transactions: the state machine behind a capture. Pure; the driver is `flow::capture`.
+//! Binlog events to whole transactions: the state machine behind a capture. Pure; its drivers are `flow::capture` (tables in
+//! memory) and `flow::publish` (change topics), which have something else made of the rows: their [`Maker`].
 //!
-//! Events go in one by one, [`Step`]s come out. What always holds: a transaction comes out whole or not at all; positions are
-//! taken from outer events only; rows are decoded under the schema in effect for them, or not at all; while a table catches up,
-//! what the snapshot's view already contains may be applied again, because row images are full.
+//! Events go in one by one, [`Step`]s come out. What always holds: a transaction comes out whole, in order, or not at all (in
+//! parts only above a limit, and only where the maker asks for it); positions are taken from outer events only; rows are decoded
+//! under the schema in effect for them, or not at all; while a table catches up, what the snapshot's view already contains may be
+//! applied again, because row images are full.
 //!
 //! ```text
 //!            loaded                      its `until` is reached
@@ -19,16 +21,76 @@ use super::catalogue::agrees;
 use super::cursor::{Cursor, Fault};
 use super::decode::{DecodeError, RowReader, RowsEvent};
 use super::event::{self, Begin, RawEvent, kind};
-use super::render::{Counts, Shape};
+use super::render::Counts;
 use super::statement::{self, Effect, Name, Xid};
 use super::table_map::TableMap;
 use crate::config::plan::TablePlan;
-use crate::model::{Change, Position, Reason, Schema, TableId, Transaction};
+use crate::model::{Position, Reason, Schema, TableId, Transaction};
+
+/// What is made of the rows of a stream.
+pub trait Maker {
+    /// Reads rows under one table map.
+    type Reader;
+    type Change;
+
+    /// Whether a table map with names alone says what its rows are. Otherwise it must agree with what was [`Assembler::loaded`].
+    const FOLLOWS_MAPS: bool;
+
+    /// Whether rows are numbered through a transaction ([`Place::number`]), those of tables nobody captures included.
+    const NUMBERS_ROWS: bool;
+
+    /// `schema` is in effect for the rows under `map`.
+    fn reader(&self, table: TableId, plan: &TablePlan, map: &TableMap, schema: Schema) -> Result<Self::Reader, DecodeError>;
+
+    /// Appends a change for every row of `event`, in order. What was appended before an error is taken away again.
+    fn read(
+        &self,
+        reader: &mut Self::Reader,
+        table: TableId,
+        event: &RowsEvent<'_>,
+        place: &Place<'_>,
+        changes: &mut Vec<Self::Change>,
+    ) -> Result<(), DecodeError>;
+
+    /// What went out differently since the last call.
+    fn take_counts(&self, reader: &mut Self::Reader) -> Counts;
+
+    /// `TRUNCATE TABLE`: every row is gone.
+    fn truncate(&self, table: TableId, place: &Place<'_>) -> Self::Change;
+
+    /// Bytes a change holds.
+    fn bytes(&self, change: &Self::Change) -> usize;
+}
+
+/// Where rows, or a statement, stand in the binlog.
+#[derive(Debug, Clone, Copy)]
+pub struct Place<'a> {
+    pub file: &'a Arc<str>,
+    /// Where the outer event begins.
+    pub offset: u64,
+    /// Rows of the same compressed transaction before the event.
+    pub row: u32,
+    /// Number of the first row among all of the transaction, from 0; only with [`Maker::NUMBERS_ROWS`].
+    pub number: u64,
+    /// Seconds since the epoch at which the statement began.
+    pub timestamp: u32,
+    /// Number of the server the transaction was committed on first.
+    pub server_id: u32,
+    /// Session that made the transaction, where the binlog says.
+    pub thread: Option<u32>,
+}
 
 /// What the driver has to do, in order, before it hands in the next event.
 #[derive(Debug)]
-pub enum Step {
-    Apply(Transaction),
+pub enum Step<C> {
+    Apply(Transaction<C>),
+    /// The first changes of a transaction above the limit of [`Assembler::split_above`]; more follow, the last ones by `Apply`.
+    Part {
+        /// As [`Transaction::id`] will be.
+        id: String,
+        committed_us: u64,
+        changes: Vec<C>,
+    },
     /// Everything up to the table's `until` is applied.
     Ready(TableId),
     Stop {
@@ -63,22 +125,23 @@ pub struct Tally {
     pub rows: Counts,
 }
 
-pub struct Assembler {
+pub struct Assembler<M: Maker> {
+    maker: M,
     tables: Vec<Tracked>,
     /// Server with `lower_case_table_names`: names compare without case.
     fold_case: bool,
     limit_bytes: usize,
+    split: bool,
     /// After the last whole transaction: where the stream is opened again.
     position: Position,
     /// How far the stream has been read: file and offset of the last outer event.
     here: Position,
-    open: Option<Open>,
-    /// Bytes that are left of the payload being read.
-    payload: Option<u64>,
-    maps: HashMap<u64, Mapped>,
-    prepared: HashMap<Xid, Vec<Change>>,
+    open: Option<Open<M::Change>>,
+    payload: Option<Payload>,
+    maps: HashMap<u64, Mapped<M::Reader>>,
+    prepared: HashMap<Xid, Vec<M::Change>>,
     prepared_bytes: usize,
-    steps: VecDeque<Step>,
+    steps: VecDeque<Step<M::Change>>,
     tally: Tally,
 }
 
@@ -104,22 +167,47 @@ enum Phase {
     Stopped(Reason),
 }
 
-struct Open {
+/// A compressed transaction being read.
+struct Payload {
+    /// Bytes that are left.
+    left: u64,
+    /// Where the outer event begins.
+    offset: u64,
+    /// Rows seen in it.
+    rows: u32,
+}
+
+struct Open<C> {
     begin: Begin,
     /// BEGIN or XA START was seen: statements do not end the transaction.
     started: bool,
-    changes: Vec<Change>,
+    /// Where it begins.
+    offset: u64,
+    thread: Option<u32>,
+    changes: Vec<C>,
     bytes: usize,
+    /// Rows seen, of whatever table.
+    rows: u64,
+    /// Bytes of `changes`; only where transactions are split.
+    held_bytes: usize,
+    /// The identity that parts already handed out carry.
+    parts_id: Option<String>,
     reload: Vec<TableId>,
     stops: Vec<(TableId, Reason, String)>,
 }
 
-struct Mapped {
+struct Mapped<R> {
     body: Vec<u8>,
     /// `None`: nobody captures the table.
     table: Option<TableId>,
-    /// `None`: its rows are not to be read.
-    reader: Option<Box<RowReader>>,
+    rows: Rows<R>,
+}
+
+/// What happens to the rows under a table map.
+enum Rows<R> {
+    Skipped,
+    Counted(Box<RowReader>),
+    Made(Box<R>),
 }
 
 /// Table maps kept at most; a statement in progress keeps its own.
@@ -128,9 +216,9 @@ const MAX_MAPS: usize = 4096;
 /// Disagreements in a row after which reading the table again is given up.
 const MAX_DISAGREEMENTS: u8 = 3;
 
-impl Assembler {
+impl<M: Maker> Assembler<M> {
     /// `from`: where the stream will be opened.
-    pub fn new(plans: &[TablePlan], from: Position, fold_case: bool, limit_bytes: usize) -> Self {
+    pub fn new(maker: M, plans: &[TablePlan], from: Position, fold_case: bool, limit_bytes: usize) -> Self {
         let unread = |plan: &TablePlan| Tracked {
             plan: plan.clone(),
             schema: Schema { columns: Vec::new(), key: Vec::new() },
@@ -138,9 +226,11 @@ impl Assembler {
             disagreements: 0,
         };
         Self {
+            maker,
             tables: plans.iter().map(unread).collect(),
             fold_case,
             limit_bytes,
+            split: false,
             here: unseen(&from),
             position: from,
             open: None,
@@ -153,12 +243,18 @@ impl Assembler {
         }
     }
 
+    /// Hands transactions above the limit out in parts, so that no more than the limit is held.
+    pub fn split_above_limit(mut self) -> Self {
+        self.split = true;
+        self
+    }
+
     /// After the last whole transaction.
     pub fn position(&self) -> &Position {
         &self.position
     }
 
-    pub fn next_step(&mut self) -> Option<Step> {
+    pub fn next_step(&mut self) -> Option<Step<M::Change>> {
         self.steps.pop_front()
     }
 
@@ -186,6 +282,14 @@ impl Assembler {
         self.tables[table.index()].phase = Phase::Stopped(reason);
     }
 
+    /// A table whose rows are to be handed out from here on, with what is known of its columns where table maps do not say.
+    pub fn follow(&mut self, table: TableId, schema: Schema) {
+        self.forget_maps(table);
+        let tracked = &mut self.tables[table.index()];
+        tracked.schema = schema;
+        tracked.phase = Phase::Following;
+    }
+
     /// The schema a table was read with last; empty before.
     pub fn schema(&self, table: TableId) -> &Schema {
         &self.tables[table.index()].schema
@@ -207,19 +311,20 @@ impl Assembler {
 
     /// Takes one event.
     pub fn event(&mut self, event: &RawEvent<'_>) -> Result<(), Broken> {
-        let Some(left) = self.payload else {
+        let Some(payload) = &mut self.payload else {
             if event.end != 0 && !event.is_artificial() && !matches!(event.kind, kind::HEARTBEAT | kind::HEARTBEAT_V2) {
                 self.here.offset = widen(self.here.offset, event.end);
             }
             return self.dispatch(event);
         };
-        let left =
-            left.checked_sub(u64::from(event.size)).ok_or_else(|| self.damaged(Fault::Invalid("a payload that ends within an event")))?;
+        let Some(left) = payload.left.checked_sub(u64::from(event.size)) else {
+            return Err(self.damaged(Fault::Invalid("a payload that ends within an event")));
+        };
+        payload.left = left;
         if !matches!(event.kind, kind::QUERY | kind::XID | kind::TABLE_MAP | kind::WRITE_ROWS_V1..=kind::DELETE_ROWS_V1 | kind::INTVAR..=kind::USER_VAR | kind::ROWS_QUERY..=kind::DELETE_ROWS | kind::XA_PREPARE | kind::PARTIAL_UPDATE_ROWS)
         {
             return Err(self.damaged(Fault::Invalid("an event that may not stand in a payload")));
         }
-        self.payload = Some(left);
         self.dispatch(event)?;
         if left == 0 {
             self.payload = None;
@@ -237,15 +342,15 @@ impl Assembler {
                     return Err(self.damaged(Fault::Invalid("a transaction that does not end")));
                 }
                 let begin = self.check(event::begin(event.kind, event.body))?;
-                self.begin(begin);
+                self.begin(begin, self.start(event));
             }
             kind::QUERY => {
                 let query = self.check(event::query(event.body))?;
-                self.statement(&query);
+                self.statement(&query, event);
             }
             kind::EXECUTE_LOAD_QUERY => {
                 let query = self.check(event::load_query(event.body))?;
-                self.statement(&query);
+                self.statement(&query, event);
             }
             kind::XID => self.commit(),
             kind::XA_PREPARE => {
@@ -263,7 +368,10 @@ impl Assembler {
             | kind::UPDATE_ROWS
             | kind::DELETE_ROWS
             | kind::PARTIAL_UPDATE_ROWS => self.rows(event)?,
-            kind::TRANSACTION_PAYLOAD => self.payload = Some(self.check(event::payload_size(event.body))?),
+            kind::TRANSACTION_PAYLOAD => {
+                let left = self.check(event::payload_size(event.body))?;
+                self.payload = Some(Payload { left, offset: self.start(event), rows: 0 });
+            }
             kind::ROTATE => {
                 let (file, offset) = self.check(event::rotate(event.body))?;
                 self.at(file, offset);
@@ -301,27 +409,46 @@ impl Assembler {
         Ok(())
     }
 
-    fn begin(&mut self, begin: Begin) {
+    fn begin(&mut self, begin: Begin, offset: u64) {
         if self.maps.len() > MAX_MAPS {
             self.maps.clear();
         }
-        self.open = Some(Open { begin, started: false, changes: Vec::new(), bytes: 0, reload: Vec::new(), stops: Vec::new() });
+        self.open = Some(Open {
+            begin,
+            started: false,
+            offset,
+            thread: None,
+            changes: Vec::new(),
+            bytes: 0,
+            rows: 0,
+            held_bytes: 0,
+            parts_id: None,
+            reload: Vec::new(),
+            stops: Vec::new(),
+        });
     }
 
     /// The open transaction; one without identity where the server wrote no GTID event.
-    fn open(&mut self) -> &mut Open {
+    fn open(&mut self) -> &mut Open<M::Change> {
         if self.open.is_none() {
-            self.begin(Begin { gtid: None, committed_us: 0 });
+            self.begin(Begin { gtid: None, committed_us: 0 }, self.here.offset);
         }
         self.open.as_mut().expect("it was just begun")
     }
 
-    fn statement(&mut self, query: &event::Query<'_>) {
+    /// Where an outer event begins.
+    fn start(&self, event: &RawEvent<'_>) -> u64 {
+        self.here.offset.saturating_sub(u64::from(event.size))
+    }
+
+    fn statement(&mut self, query: &event::Query<'_>, event: &RawEvent<'_>) {
         let database = String::from_utf8_lossy(query.database);
         let effect = statement::effect(&String::from_utf8_lossy(query.text), &database, query.ansi_quotes);
         match effect {
             Effect::Begin | Effect::XaStart => {
-                self.open().started = true;
+                let open = self.open();
+                open.started = true;
+                open.thread = Some(query.thread);
                 return;
             }
             Effect::Commit => return self.commit(),
@@ -332,7 +459,7 @@ impl Assembler {
             }
             Effect::XaCommit(xid) => match self.prepared.remove(&xid) {
                 Some(changes) => {
-                    self.prepared_bytes = self.prepared_bytes.saturating_sub(changes.iter().map(size).sum());
+                    self.prepared_bytes = self.prepared_bytes.saturating_sub(self.bytes(&changes));
                     self.open().changes = changes;
                 }
                 // Prepared before we began: nobody can say which rows it changed.
@@ -340,11 +467,11 @@ impl Assembler {
             },
             Effect::XaRollback(xid) => {
                 if let Some(changes) = self.prepared.remove(&xid) {
-                    self.prepared_bytes = self.prepared_bytes.saturating_sub(changes.iter().map(size).sum());
+                    self.prepared_bytes = self.prepared_bytes.saturating_sub(self.bytes(&changes));
                 }
             }
             Effect::Nothing => {}
-            Effect::Truncate(names) => self.each_named(&names, Self::truncated),
+            Effect::Truncate(names) => self.each_named(&names, |this, index| this.truncated(index, query.thread, event)),
             Effect::Drop(names) => self.each_named(&names, Self::dropped),
             Effect::DropDatabase(database) => {
                 for index in 0..self.tables.len() {
@@ -376,9 +503,25 @@ impl Assembler {
         }
     }
 
-    fn truncated(&mut self, index: usize) {
+    fn truncated(&mut self, index: usize, thread: u32, event: &RawEvent<'_>) {
         match self.tables[index].phase {
-            Phase::Following => self.open().changes.push(Change::Truncate { table: id(index) }),
+            Phase::Following => {
+                let (offset, file) = (self.start(event), Arc::clone(&self.here.file));
+                let number = self.open().rows;
+                let place = Place {
+                    file: &file,
+                    offset,
+                    row: 0,
+                    number,
+                    timestamp: event.timestamp,
+                    server_id: event.server_id,
+                    thread: Some(thread),
+                };
+                let change = self.maker.truncate(id(index), &place);
+                let open = self.open();
+                open.changes.push(change);
+                open.rows += 1;
+            }
             _ => self.changed_unseen(index, false),
         }
     }
@@ -418,7 +561,7 @@ impl Assembler {
 
     fn prepare(&mut self, xid: Xid) {
         let changes = std::mem::take(&mut self.open().changes);
-        let bytes: usize = changes.iter().map(size).sum();
+        let bytes = self.bytes(&changes);
         // What does not fit is forgotten: its XA COMMIT then has the tables read again.
         if self.prepared_bytes + bytes <= self.limit_bytes {
             self.prepared_bytes += bytes;
@@ -428,42 +571,52 @@ impl Assembler {
 
     fn table_map(&mut self, body: &[u8]) -> Result<(), Broken> {
         let (table_id, database, table) = TableMap::name(body).map_err(|error| self.unreadable(&error))?;
-        if self.maps.get(&table_id).is_some_and(|mapped| mapped.body == body) {
+        let stopped = |table: TableId| matches!(self.tables[table.index()].phase, Phase::Stopped(_));
+        let still =
+            |mapped: &Mapped<_>| mapped.body == body && !(matches!(mapped.rows, Rows::Made(_)) && mapped.table.is_some_and(stopped));
+        if self.maps.get(&table_id).is_some_and(still) {
             return Ok(());
         }
         let fold_case = self.fold_case;
         let matches = |name: &str, bytes: &[u8]| std::str::from_utf8(bytes).is_ok_and(|text| same(name, text, fold_case));
         let index = self.tables.iter().position(|tracked| matches(&tracked.plan.database, database) && matches(&tracked.plan.table, table));
-        let reader = match index {
+        let rows = match index {
             Some(index) => match self.reader(index, body) {
-                Ok(reader) => reader,
+                Ok(rows) => rows,
                 Err(error) => {
                     self.stop(index, error.reason(), error.to_string());
-                    None
+                    Rows::Skipped
                 }
             },
-            None => None,
+            None => Rows::Skipped,
         };
-        self.maps.insert(table_id, Mapped { body: body.to_vec(), table: index.map(id), reader });
+        let rows = match rows {
+            Rows::Skipped if M::NUMBERS_ROWS => TableMap::parse(body)
+                .and_then(|map| RowReader::counter(&map))
+                .map_or(Rows::Skipped, |reader| Rows::Counted(Box::new(reader))),
+            rows => rows,
+        };
+        self.maps.insert(table_id, Mapped { body: body.to_vec(), table: index.map(id), rows });
         Ok(())
     }
 
     /// Who reads the rows under a table map; nobody where the view contains them already, or the table is not followed.
-    fn reader(&mut self, index: usize, body: &[u8]) -> Result<Option<Box<RowReader>>, DecodeError> {
+    fn reader(&mut self, index: usize, body: &[u8]) -> Result<Rows<M::Reader>, DecodeError> {
         let tracked = &mut self.tables[index];
         if matches!(tracked.phase, Phase::Unread | Phase::Stopped(_)) {
-            return Ok(None);
+            return Ok(Rows::Skipped);
         }
         let map = TableMap::parse(body)?;
+        let key = tracked.schema.key.clone();
         let seen = match map.schema(&tracked.schema) {
-            Ok(seen) if agrees(&tracked.schema, &seen) => Some(seen),
+            Ok(seen) if M::FOLLOWS_MAPS && map.has_names() => Some(seen),
+            Ok(seen) if agrees(&tracked.schema, &seen) => Some(Schema { columns: seen.columns, key }),
             Ok(_) | Err(DecodeError::SchemaMismatch(_)) => None,
             Err(error) => return Err(error),
         };
         if let Some(seen) = seen {
             tracked.disagreements = 0;
-            let shape = Shape::new(&Schema { columns: seen.columns, key: tracked.schema.key.clone() }, &tracked.plan)?;
-            return Ok(Some(Box::new(RowReader::new(&map, shape)?)));
+            return self.maker.reader(id(index), &tracked.plan, &map, seen).map(|reader| Rows::Made(Box::new(reader)));
         }
         if tracked.phase == Phase::Following {
             tracked.disagreements += 1;
@@ -474,7 +627,7 @@ impl Assembler {
             tracked.phase = Phase::Unread;
             self.steps.push_back(Step::Rewind(vec![id(index)]));
         }
-        Ok(None)
+        Ok(Rows::Skipped)
     }
 
     fn rows(&mut self, raw: &RawEvent<'_>) -> Result<(), Broken> {
@@ -484,19 +637,69 @@ impl Assembler {
         let Some(mapped) = self.maps.get_mut(&table_id) else {
             return if table_id == DUMMY_TABLE { Ok(()) } else { Err(self.damaged(Fault::Invalid("rows without a table map"))) };
         };
-        let (Some(table), Some(reader)) = (mapped.table, &mut mapped.reader) else { return Ok(()) };
+        let Some(open) = &mut self.open else {
+            return match &mapped.rows {
+                Rows::Skipped => Ok(()),
+                _ => Err(self.damaged(Fault::Invalid("rows outside a transaction"))),
+            };
+        };
+        let reader = match &mut mapped.rows {
+            Rows::Made(reader) => reader,
+            Rows::Skipped => return Ok(()),
+            Rows::Counted(reader) => {
+                let mut rows = 0;
+                // An event of which the rows cannot be told apart counts as one.
+                let counted = RowsEvent::parse(raw.kind, raw.body).and_then(|event| {
+                    reader.each(&event, |_| {
+                        rows += 1;
+                        Ok(())
+                    })
+                });
+                open.rows += if counted.is_ok() { rows } else { 1 };
+                return Ok(());
+            }
+        };
+        let Some(table) = mapped.table else { return Ok(()) };
         match &mut self.tables[table.index()].phase {
             Phase::Following => {}
             Phase::CatchingUp { dirty: true, .. } | Phase::Unread | Phase::Stopped(_) => return Ok(()),
             Phase::CatchingUp { applied, .. } => *applied = true,
         }
-        let Some(open) = &mut self.open else {
-            return Err(self.damaged(Fault::Invalid("rows outside a transaction")));
+        if self.split && open.held_bytes > self.limit_bytes {
+            let id = open.parts_id.get_or_insert_with(|| match &open.begin.gtid {
+                Some(gtid) => gtid.to_string(),
+                // Where it will end is not known yet.
+                None => Position { offset: open.offset, ..self.here.clone() }.place(),
+            });
+            let changes = std::mem::take(&mut open.changes);
+            open.held_bytes = 0;
+            self.steps.push_back(Step::Part { id: id.clone(), committed_us: open.begin.committed_us, changes });
+        }
+        let (offset, row) = match &self.payload {
+            Some(payload) => (payload.offset, payload.rows),
+            None => (self.here.offset.saturating_sub(u64::from(raw.size)), 0),
+        };
+        let place = Place {
+            file: &self.here.file,
+            offset,
+            row,
+            number: open.rows,
+            timestamp: raw.timestamp,
+            server_id: raw.server_id,
+            thread: open.thread,
         };
         let before = open.changes.len();
-        let read = RowsEvent::parse(raw.kind, raw.body).and_then(|event| reader.changes(table, &event, |change| open.changes.push(change)));
+        let read = RowsEvent::parse(raw.kind, raw.body).and_then(|event| self.maker.read(reader, table, &event, &place, &mut open.changes));
+        let rows = open.changes.len() - before;
         open.bytes += raw.body.len();
-        let counts = reader.shape_mut().take_counts();
+        open.rows += rows as u64;
+        if self.split {
+            open.held_bytes += open.changes[before..].iter().map(|change| self.maker.bytes(change)).sum::<usize>();
+        }
+        if let Some(payload) = &mut self.payload {
+            payload.rows += rows as u32;
+        }
+        let counts = self.maker.take_counts(reader);
         self.tally.rows.zero_dates += counts.zero_dates;
         self.tally.rows.replaced_texts += counts.replaced_texts;
         self.tally.rows.invalid_enums += counts.invalid_enums;
@@ -506,6 +709,10 @@ impl Assembler {
             self.stop(table.index(), error.reason(), error.to_string());
         }
         Ok(())
+    }
+
+    fn bytes(&self, changes: &[M::Change]) -> usize {
+        changes.iter().map(|change| self.maker.bytes(change)).sum()
     }
 
     /// The open transaction is whole.
@@ -518,8 +725,9 @@ impl Assembler {
         }
         self.tally.transactions += 1;
         self.tally.large_transactions += u64::from(open.bytes > self.limit_bytes);
-        if !open.changes.is_empty() {
-            let id = open.begin.gtid.as_ref().map_or_else(|| self.position.place(), ToString::to_string);
+        if !open.changes.is_empty() || open.parts_id.is_some() {
+            let named = || open.begin.gtid.as_ref().map_or_else(|| self.position.place(), ToString::to_string);
+            let id = open.parts_id.unwrap_or_else(named);
             let transaction =
                 Transaction { changes: open.changes, position: self.position.clone(), id, committed_us: open.begin.committed_us };
             self.steps.push_back(Step::Apply(transaction));
@@ -598,15 +806,6 @@ fn id(index: usize) -> TableId {
 
 fn same(left: &str, right: &str, fold_case: bool) -> bool {
     left == right || fold_case && left.to_lowercase() == right.to_lowercase()
-}
-
-/// Bytes a change holds.
-fn size(change: &Change) -> usize {
-    match change {
-        Change::Upsert { key, row, .. } => key.as_bytes().len() + row.size(),
-        Change::Delete { key, .. } => key.as_bytes().len(),
-        Change::Truncate { .. } => 0,
-    }
 }
 
 /// The 64-bit offset after an event, of which the header has the lower 32 bits; offsets only grow within a file.

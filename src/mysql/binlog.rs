@@ -98,6 +98,7 @@ impl BinlogEvent {
             kind: header.event_type_raw(),
             flags: header.flags_raw(),
             timestamp: header.timestamp(),
+            server_id: header.server_id(),
             size: header.event_size(),
             end: header.log_pos(),
             body: self.0.data(),

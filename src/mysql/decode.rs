@@ -2,18 +2,17 @@
 //!
 //! A rows event is a width, a bitmap of the columns present per image, and images one after the other (null bits of the present
 //! columns, then their values). Reading goes in two steps: first the place of every value is found, which checks all lengths and
-//! costs little; then only the columns wanted are decoded and rendered, straight into the row, without a value tree.
+//! costs little; then only the columns wanted are decoded, one by one, when whoever makes something of the row asks for them.
 
 use std::sync::Arc;
 
 use super::cursor::{Cursor, Fault, big_endian, bit, little_endian};
 use super::json;
-use super::render::Shape;
 use super::table_map::TableMap;
 use super::wire::{self, Wire};
 use super::{charset::Charset, text};
 use crate::config::plan::InvalidText;
-use crate::model::{Change, ColumnType, Key, Reason, Row, TableId, Value};
+use crate::model::{ColumnType, Reason, Schema, Value};
 
 /// Why rows cannot be read; the table they belong to stops with `reason`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -111,19 +110,25 @@ impl<'a> RowsEvent<'a> {
     }
 }
 
-/// Reads the rows of events under one table map and renders them. Valid for as long as the table map's body stays the same;
-/// rebuilt at a map that differs. Buffers are used again from row to row.
+/// Reads the rows of events under one table map. Valid for as long as the table map's body stays the same; rebuilt at a map that
+/// differs. Buffers are used again from row to row.
 pub struct RowReader {
     table_id: u64,
     columns: Vec<WireColumn>,
     /// Number of JSON columns: each has a bit in the image of a partial update.
     json_columns: usize,
-    /// Per column of the rows made: the index in `columns`.
+    /// Per wanted column: the index in `columns`.
     wanted: Vec<usize>,
-    shape: Shape,
+    invalid_text: InvalidText,
     before: Vec<Cell>,
     after: Vec<Cell>,
-    scratch: Vec<u8>,
+}
+
+/// One row that changed: where its values lie, before and after. They are decoded when asked for, by the index of a wanted column.
+pub struct RowChange<'r> {
+    kind: RowKind,
+    reader: &'r RowReader,
+    rows: &'r [u8],
 }
 
 /// A column as it lies in the event.
@@ -175,16 +180,16 @@ enum Cell {
 }
 
 impl RowReader {
-    /// `shape` must have been made from this map's schema.
-    pub fn new(map: &TableMap, shape: Shape) -> Result<Self, DecodeError> {
-        if shape.source_columns().len() != map.columns.len() {
-            let message = format!("schema has {} columns, event has {}", shape.source_columns().len(), map.columns.len());
-            return Err(DecodeError::SchemaMismatch(message));
+    /// `wanted`: per column of the map its index among the columns wanted, `None` where nobody wants it; `schema`: what the wanted
+    /// columns are.
+    pub fn new(map: &TableMap, wanted: &[Option<usize>], schema: &Schema, invalid_text: InvalidText) -> Result<Self, DecodeError> {
+        if wanted.len() != map.columns.len() {
+            return Err(DecodeError::SchemaMismatch(format!("schema has {} columns, event has {}", wanted.len(), map.columns.len())));
         }
         let mut columns = Vec::with_capacity(map.columns.len());
-        let mut wanted = Vec::new();
-        for (index, (mapped, target)) in map.columns.iter().zip(shape.source_columns()).enumerate() {
-            let column = target.map(|target| &shape.row_schema().columns[target]);
+        let mut places = Vec::new();
+        for (index, (mapped, target)) in map.columns.iter().zip(wanted).enumerate() {
+            let column = target.map(|target| &schema.columns[target]);
             let name =
                 column.map_or_else(|| mapped.name.clone().unwrap_or_else(|| format!("#{}", index + 1)), |column| column.name.clone());
             let format = match column {
@@ -192,35 +197,28 @@ impl RowReader {
                 None => Format::Skipped,
             };
             if column.is_some() {
-                wanted.push(index);
+                places.push(index);
             }
             let prefix = if let Wire::Variable { prefix, .. } = mapped.wire { usize::from(prefix) } else { 0 };
             let is_json = mapped.code == super::table_map::code::JSON;
             columns.push(WireColumn { name, wire: mapped.wire, fixed: mapped.wire.fixed_size(), prefix, is_json, format });
         }
         let json_columns = columns.iter().filter(|column| column.is_json).count();
-        Ok(Self {
-            table_id: map.table_id,
-            columns,
-            json_columns,
-            wanted,
-            shape,
-            before: Vec::new(),
-            after: Vec::new(),
-            scratch: Vec::new(),
-        })
+        Ok(Self { table_id: map.table_id, columns, json_columns, wanted: places, invalid_text, before: Vec::new(), after: Vec::new() })
     }
 
-    /// What was left out or replaced since the last call.
-    pub fn shape_mut(&mut self) -> &mut Shape {
-        &mut self.shape
+    /// Finds the rows of a table nobody wants, so that they can be counted.
+    pub fn counter(map: &TableMap) -> Result<Self, DecodeError> {
+        let none = Schema { columns: Vec::new(), key: Vec::new() };
+        Self::new(map, &vec![None; map.columns.len()], &none, InvalidText::Replace)
     }
 
-    /// Calls `each` for every row change in order: [`Change::Upsert`], with `old_key` only when the key differs, or
-    /// [`Change::Delete`]. After an error the rows before it have been handed over.
-    ///
-    /// A column that is in neither image of an update, or not in the image of an insert, is a [`DecodeError::RowImage`].
-    pub fn changes(&mut self, table: TableId, event: &RowsEvent<'_>, mut each: impl FnMut(Change)) -> Result<(), DecodeError> {
+    /// Calls `each` for every row change in order. After an error the rows before it have been handed over.
+    pub fn each(
+        &mut self,
+        event: &RowsEvent<'_>,
+        mut each: impl FnMut(&RowChange<'_>) -> Result<(), DecodeError>,
+    ) -> Result<(), DecodeError> {
         if event.table_id != self.table_id {
             return Err(DecodeError::Event { event: "rows", fault: Fault::Invalid("the event is of another table map") });
         }
@@ -229,80 +227,73 @@ impl RowReader {
         }
         if event.rows.is_empty() && event.first.iter().all(|&bits| bits == 0) {
             // Rows without any column have no bytes, so that their number is not known either.
-            return Err(DecodeError::RowImage { column: self.shape.row_schema().columns[0].name.clone() });
+            return Err(DecodeError::RowImage { column: self.columns[0].name.clone() });
         }
         let mut at = 0;
         while at < event.rows.len() {
             let begin = at;
-            each(match event.kind {
-                RowKind::Insert => {
-                    at = locate(&self.columns, event.rows, at, event.first, None, &mut self.after)?;
-                    self.before.clear();
-                    let (key, row) = self.row(event.rows)?;
-                    Change::Upsert { table, old_key: None, key, row }
-                }
-                RowKind::Delete => {
-                    at = locate(&self.columns, event.rows, at, event.first, None, &mut self.before)?;
-                    Change::Delete { table, key: self.key_before(event.rows)? }
-                }
-                RowKind::Update => {
-                    at = locate(&self.columns, event.rows, at, event.first, None, &mut self.before)?;
-                    let partial = if event.partial { partial_bits(event.rows, &mut at, self.json_columns)? } else { None };
-                    at = locate(&self.columns, event.rows, at, event.second, partial, &mut self.after)?;
-                    let (key, row) = self.row(event.rows)?;
-                    let old_key =
-                        if self.key_bytes_differ(event.rows) { Some(self.key_before(event.rows)?).filter(|old| *old != key) } else { None };
-                    Change::Upsert { table, old_key, key, row }
-                }
-            });
+            self.before.clear();
+            self.after.clear();
+            if event.kind != RowKind::Insert {
+                at = locate(&self.columns, event.rows, at, event.first, None, &mut self.before)?;
+            }
+            if event.kind != RowKind::Delete {
+                let partial = if event.partial { partial_bits(event.rows, &mut at, self.json_columns)? } else { None };
+                let present = if event.kind == RowKind::Update { event.second } else { event.first };
+                at = locate(&self.columns, event.rows, at, present, partial, &mut self.after)?;
+            }
             if at == begin {
                 // An image without any column, which would never end this loop.
                 return Err(DecodeError::Event { event: "rows", fault: Fault::Invalid("a row without bytes") });
             }
+            each(&RowChange { kind: event.kind, reader: self, rows: event.rows })?;
         }
         Ok(())
     }
+}
 
-    /// The row after the change: its values, or where the image leaves one out (an update does), the value before.
-    fn row(&mut self, rows: &[u8]) -> Result<(Key, Row), DecodeError> {
-        self.shape.begin();
-        for (target, &index) in self.wanted.iter().enumerate() {
-            let column = &self.columns[index];
-            let before = self.before.get(index).copied().unwrap_or(Cell::Absent);
-            let cell = match self.after.get(index) {
-                Some(Cell::Absent) | None => before,
-                Some(&cell) => cell,
-            };
-            self.scratch.clear();
-            let value = column.value(rows, cell, before, self.shape.invalid_text(), &mut self.scratch)?;
-            self.shape.push(target, &value)?;
-        }
-        Ok(self.shape.finish())
+// === impl RowChange ===
+
+impl RowChange<'_> {
+    pub fn kind(&self) -> RowKind {
+        self.kind
     }
 
-    fn key_before(&mut self, rows: &[u8]) -> Result<Key, DecodeError> {
-        self.shape.begin();
-        let schema = Arc::clone(self.shape.row_schema());
-        for &target in &schema.key {
-            let index = self.wanted[target];
-            let cell = self.before.get(index).copied().unwrap_or(Cell::Absent);
-            self.scratch.clear();
-            let value = self.columns[index].value(rows, cell, cell, self.shape.invalid_text(), &mut self.scratch)?;
-            self.shape.push_key_part(target, &value)?;
-        }
-        Ok(self.shape.finish_key())
+    /// The value before an update or a delete. A column that is not in the image is a [`DecodeError::RowImage`].
+    pub fn before<'v>(&'v self, target: usize, scratch: &'v mut Vec<u8>) -> Result<Value<'v>, DecodeError> {
+        let cell = self.cell_before(target);
+        self.value(target, cell, cell, scratch)
     }
 
-    /// Whether any key column's bytes changed; a key column the image after the update leaves out did not.
-    fn key_bytes_differ(&self, rows: &[u8]) -> bool {
-        self.shape.row_schema().key.iter().any(|&target| {
-            let index = self.wanted[target];
+    /// The value after an insert or an update; where the image leaves a column out (an update may), the value before.
+    pub fn after<'v>(&'v self, target: usize, scratch: &'v mut Vec<u8>) -> Result<Value<'v>, DecodeError> {
+        let before = self.cell_before(target);
+        let cell = match self.reader.after.get(self.reader.wanted[target]) {
+            Some(Cell::Absent) | None => before,
+            Some(&cell) => cell,
+        };
+        self.value(target, cell, before, scratch)
+    }
+
+    /// Whether the bytes of any of these columns changed; a column the image after the update leaves out did not.
+    pub fn differs(&self, targets: &[usize]) -> bool {
+        targets.iter().any(|&target| {
+            let index = self.reader.wanted[target];
             let bytes = |cells: &[Cell]| match cells.get(index) {
-                Some(&Cell::Bytes { start, end }) => Some(&rows[start as usize..end as usize]),
+                Some(&Cell::Bytes { start, end }) => Some(&self.rows[start as usize..end as usize]),
                 _ => None,
             };
-            !matches!(self.after.get(index), Some(Cell::Absent)) && bytes(&self.before) != bytes(&self.after)
+            !matches!(self.reader.after.get(index), Some(Cell::Absent)) && bytes(&self.reader.before) != bytes(&self.reader.after)
         })
+    }
+
+    fn cell_before(&self, target: usize) -> Cell {
+        self.reader.before.get(self.reader.wanted[target]).copied().unwrap_or(Cell::Absent)
+    }
+
+    fn value<'v>(&'v self, target: usize, cell: Cell, before: Cell, scratch: &'v mut Vec<u8>) -> Result<Value<'v>, DecodeError> {
+        scratch.clear();
+        self.reader.columns[self.reader.wanted[target]].value(self.rows, cell, before, self.reader.invalid_text, scratch)
     }
 }
 

@@ -53,6 +53,8 @@ pub struct RawEvent<'a> {
     pub flags: u16,
     /// Seconds since the epoch at which the statement began.
     pub timestamp: u32,
+    /// Number of the server that wrote it first.
+    pub server_id: u32,
     /// Bytes with header and checksum.
     pub size: u32,
     /// Lower 32 bits of the offset after the event; 0 in artificial events and within a payload.
@@ -158,6 +160,8 @@ fn variable(cursor: &mut Cursor<'_>) -> Result<u64, Fault> {
 /// A QUERY event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Query<'a> {
+    /// The session that ran it.
+    pub thread: u32,
     pub database: &'a [u8],
     pub text: &'a [u8],
     pub ansi_quotes: bool,
@@ -176,7 +180,8 @@ pub fn load_query(body: &[u8]) -> Result<Query<'_>, Fault> {
 
 fn query_after(body: &[u8], more_header: usize) -> Result<Query<'_>, Fault> {
     let mut cursor = Cursor::new(body);
-    cursor.take(8)?;
+    let thread = cursor.uint(4)? as u32;
+    cursor.take(4)?;
     let database_length = usize::from(cursor.u8()?);
     cursor.take(2)?;
     let variables_length = cursor.uint(2)? as usize;
@@ -198,7 +203,7 @@ fn query_after(body: &[u8], more_header: usize) -> Result<Query<'_>, Fault> {
             _ => break,
         }
     }
-    Ok(Query { database, text: cursor.rest(), ansi_quotes })
+    Ok(Query { thread, database, text: cursor.rest(), ansi_quotes })
 }
 
 /// The file and offset that a ROTATE event names.
@@ -306,7 +311,7 @@ mod tests {
         #[test]
         fn no_bytes_panic(body in prop::collection::vec(any::<u8>(), 0..80), event_kind in 0..50u8) {
             let _ = (begin(event_kind, &body), query(&body), rotate(&body), xa_prepare(&body), payload_size(&body));
-            let _ = heartbeat(&RawEvent { kind: event_kind, flags: 0, timestamp: 0, size: 0, end: 0, body: &body });
+            let _ = heartbeat(&RawEvent { kind: event_kind, flags: 0, timestamp: 0, server_id: 0, size: 0, end: 0, body: &body });
         }
     }
 }

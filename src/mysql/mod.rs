@@ -24,6 +24,7 @@ mod charset_tables;
 pub mod cursor;
 pub mod render;
 pub mod result;
+pub mod rows;
 pub mod status;
 pub mod text;
 

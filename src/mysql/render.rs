@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use super::cursor::{Fault, little_endian};
-use super::decode::DecodeError;
+use super::decode::{DecodeError, RowChange, RowKind};
 use super::text;
 use crate::config::plan::{DecimalForm, InvalidText, TablePlan};
-use crate::model::{ColumnType, Key, Row, RowBuilder, Schema, Value};
+use crate::model::{Change, ColumnType, Key, Row, RowBuilder, Schema, TableId, Value};
 
 /// What the rows of a table look like: projection, key and the options of the plan, resolved against its columns.
 ///
@@ -20,6 +20,7 @@ pub struct Shape {
     decimal: DecimalForm,
     invalid_text: InvalidText,
     builder: RowBuilder,
+    scratch: Vec<u8>,
     counts: Counts,
 }
 
@@ -92,6 +93,7 @@ impl Shape {
             decimal: plan.decimal,
             invalid_text: plan.invalid_text,
             builder: RowBuilder::default(),
+            scratch: Vec::new(),
             counts: Counts::default(),
         })
     }
@@ -130,20 +132,37 @@ impl Shape {
         (key, self.builder.finish())
     }
 
-    /// Appends a key column's value, in key order, where only the key is wanted.
-    pub fn push_key_part(&mut self, column: usize, value: &Value<'_>) -> Result<(), DecodeError> {
-        let counts = self.counts;
-        let pushed = self.push(column, value);
-        // The key alone is no row that goes out: what it has in common with one is counted there.
-        self.counts = counts;
-        pushed
+    /// A row change as the tables take it: [`Change::Upsert`], with `old_key` only when the key differs, or [`Change::Delete`].
+    pub fn change(&mut self, table: TableId, change: &RowChange<'_>) -> Result<Change, DecodeError> {
+        if change.kind() == RowKind::Delete {
+            return Ok(Change::Delete { table, key: self.key_before(change)? });
+        }
+        let mut scratch = std::mem::take(&mut self.scratch);
+        self.begin();
+        for column in 0..self.forms.len() {
+            self.push(column, &change.after(column, &mut scratch)?)?;
+        }
+        self.scratch = scratch;
+        let (key, row) = self.finish();
+        let moved = change.kind() == RowKind::Update && change.differs(&self.schema.key);
+        let old_key = if moved { Some(self.key_before(change)?).filter(|old| *old != key) } else { None };
+        Ok(Change::Upsert { table, old_key, key, row })
     }
 
-    /// Ends a key after `push_key_part` for each of its columns.
-    pub fn finish_key(&mut self) -> Key {
-        let key = Key::from_fragments((0..self.schema.key.len()).map(|part| self.builder.column(part)));
+    fn key_before(&mut self, change: &RowChange<'_>) -> Result<Key, DecodeError> {
+        // The key alone is no row that goes out: what it has in common with one is counted there.
+        let counts = self.counts;
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let schema = Arc::clone(&self.schema);
+        self.begin();
+        for &column in &schema.key {
+            self.push(column, &change.before(column, &mut scratch)?)?;
+        }
+        self.scratch = scratch;
+        self.counts = counts;
+        let key = Key::from_fragments((0..schema.key.len()).map(|part| self.builder.column(part)));
         self.builder.clear();
-        key
+        Ok(key)
     }
 
     pub fn take_counts(&mut self) -> Counts {

@@ -8,9 +8,10 @@ use base64::engine::general_purpose::STANDARD;
 use futures_util::StreamExt as _;
 use larder::config::plan::{InvalidText, TablePlan};
 use larder::model::{Change, Schema, TableId};
-use larder::mysql::decode::{RowReader, RowsEvent};
+use larder::mysql::decode::RowsEvent;
 use larder::mysql::render::Shape;
 use larder::mysql::result;
+use larder::mysql::rows::JsonRows;
 use larder::mysql::table_map::TableMap;
 use mysql_async::prelude::*;
 use mysql_async::{BinlogStreamRequest, Conn, Opts, OptsBuilder, Row};
@@ -532,7 +533,7 @@ async fn stream(server: OptsBuilder, database: &str, table: &str, (file, from): 
     let request = BinlogStreamRequest::new(std::process::id()).with_filename(file.as_bytes()).with_pos(*from).with_non_blocking();
     let mut events = connect(server, &[]).await.get_binlog_stream(request).await.expect("binlog");
     let mut streamed = Streamed { schema: known.clone(), rows: BTreeMap::new(), partial_events: 0 };
-    let mut reader: Option<(u64, RowReader)> = None;
+    let mut reader: Option<(u64, JsonRows)> = None;
     while let Some(event) = events.next().await {
         let event = event.expect("event");
         let code = event.header().event_type_raw();
@@ -544,7 +545,7 @@ async fn stream(server: OptsBuilder, database: &str, table: &str, (file, from): 
                     assert_eq!(map.has_names(), known.columns.is_empty(), "the metadata the test asked for");
                     streamed.schema = map.schema(known).expect("schema");
                     let shape = Shape::new(&streamed.schema, &plan(database, table)).expect("shape");
-                    reader = Some((map.table_id, RowReader::new(&map, shape).expect("reader")));
+                    reader = Some((map.table_id, JsonRows::new(&map, shape).expect("reader")));
                 }
             }
             23..=25 | 30..=32 | 39 => {

@@ -3,7 +3,9 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::model::Change;
 use crate::model::{Column, ColumnType};
+use crate::mysql::rows::JsonMaker;
 
 const UUID: &str = "3e3e3e3e-3e3e-3e3e-3e3e-3e3e3e3e3e3e";
 const TABLE: TableId = TableId(0);
@@ -26,7 +28,7 @@ fn at(offset: u64) -> Position {
 
 /// An assembler with its events, which lie 100 bytes apart.
 struct Stream {
-    assembler: Assembler,
+    assembler: Assembler<JsonMaker>,
     end: u32,
     gtid: u64,
 }
@@ -34,7 +36,7 @@ struct Stream {
 impl Stream {
     /// The table was read, and is ready at `until`.
     fn until(until: u64) -> Self {
-        let mut assembler = Assembler::new(&[plan()], at(100), false, 1 << 20);
+        let mut assembler = Assembler::new(JsonMaker, &[plan()], at(100), false, 1 << 20);
         assembler.loaded(TABLE, schema(0), at(until));
         Self { assembler, end: 100, gtid: 0 }
     }
@@ -50,11 +52,11 @@ impl Stream {
         if kind != kind::PREVIOUS_GTIDS {
             self.end += 100;
         }
-        self.assembler.event(&RawEvent { kind, flags: 0, timestamp: 0, size: 100, end: self.end, body })
+        self.assembler.event(&RawEvent { kind, flags: 0, timestamp: 0, server_id: 0, size: 100, end: self.end, body })
     }
 
     fn inner(&mut self, kind: u8, size: u32, body: &[u8]) -> Result<(), Broken> {
-        self.assembler.event(&RawEvent { kind, flags: 0, timestamp: 0, size, end: 0, body })
+        self.assembler.event(&RawEvent { kind, flags: 0, timestamp: 0, server_id: 0, size, end: 0, body })
     }
 
     fn begin(&mut self) {
@@ -100,6 +102,7 @@ impl Stream {
                 Step::Stop { reason, .. } => format!("stop {reason}"),
                 Step::Reload(_) => "reload".into(),
                 Step::Rewind(_) => "rewind".into(),
+                Step::Part { .. } => "part".into(),
             });
         }
         steps
@@ -297,7 +300,7 @@ fn b14_payloads() {
 #[test]
 fn b35_unknown_events() {
     let mut stream = Stream::following();
-    let event = |flags| RawEvent { kind: 200, flags, timestamp: 0, size: 20, end: 0, body: &[] };
+    let event = |flags| RawEvent { kind: 200, flags, timestamp: 0, server_id: 0, size: 20, end: 0, body: &[] };
     stream.assembler.event(&event(0x80)).expect("it may be ignored");
     assert_eq!(stream.assembler.take_tally().ignored_events, 1);
     assert!(matches!(stream.assembler.event(&event(0)), Err(Broken::UnknownEvent { kind: 200, .. })));
@@ -318,7 +321,7 @@ proptest! {
         stream.begin();
         stream.take(kind::TABLE_MAP, &table_map(0)).expect("an event");
         for (kind, body, flags) in &events {
-            let _ = stream.assembler.event(&RawEvent { kind: *kind, flags: *flags, timestamp: 0, size: 30, end: 1000, body });
+            let _ = stream.assembler.event(&RawEvent { kind: *kind, flags: *flags, timestamp: 0, server_id: 0, size: 30, end: 1000, body });
         }
     }
 

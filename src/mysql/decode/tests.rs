@@ -4,8 +4,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::config::plan::TablePlan;
-use crate::model::{Column, Schema};
-use crate::mysql::render::Counts;
+use crate::model::{Change, Column, TableId};
+use crate::mysql::render::{Counts, Shape};
+use crate::mysql::rows::JsonRows;
 
 /// One column of a table map: type code, metadata, nullable.
 type Described<'a> = (u8, &'a [u8], bool);
@@ -57,10 +58,10 @@ fn none_known() -> Schema {
     Schema { columns: Vec::new(), key: Vec::new() }
 }
 
-fn reader(columns: &[Described<'_>], plan: &TablePlan) -> RowReader {
+fn reader(columns: &[Described<'_>], plan: &TablePlan) -> JsonRows {
     let map = TableMap::parse(&table_map(columns)).expect("table map");
     let schema = map.schema(&none_known()).expect("schema");
-    RowReader::new(&map, Shape::new(&schema, plan).expect("shape")).expect("reader")
+    JsonRows::new(&map, Shape::new(&schema, plan).expect("shape")).expect("reader")
 }
 
 /// A version 2 event of table 7: width and bitmaps, then rows.
@@ -68,7 +69,7 @@ fn event(rest: &[u8]) -> Vec<u8> {
     [&[7, 0, 0, 0, 0, 0, 1, 0, 2, 0], rest].concat()
 }
 
-fn changes(reader: &mut RowReader, event_type: u8, body: &[u8]) -> Result<Vec<String>, DecodeError> {
+fn changes(reader: &mut JsonRows, event_type: u8, body: &[u8]) -> Result<Vec<String>, DecodeError> {
     let mut seen = Vec::new();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     reader.changes(TableId(3), &RowsEvent::parse(event_type, body)?, |change| {
@@ -206,7 +207,7 @@ fn t22_binary_is_padded_and_sets_are_joined() {
     let map = TableMap::parse(&body).expect("map");
     let schema = map.schema(&none_known()).expect("schema");
     let shape = Shape::new(&schema, &TablePlan { booleans: vec!["c3".into()], ..plan() }).expect("shape");
-    let mut reader = RowReader::new(&map, shape).expect("reader");
+    let mut reader = JsonRows::new(&map, shape).expect("reader");
     let rows = changes(&mut reader, 30, &event(b"\x04\xFF\0\x01\0\0\0\x02\x01\x02\x05\x01")).expect("rows");
     assert_eq!(rows, [r#"1 {"c0":1,"c1":"AQIAAA==","c2":"x,z","c3":true}"#]);
     let error = changes(&mut reader, 30, &event(b"\x04\xFF\0\x01\0\0\0\x02\x01\x02\x0D\x01")).expect_err("a fourth label");
@@ -330,7 +331,7 @@ proptest! {
         if let Ok(map) = TableMap::parse(&body)
             && let Ok(schema) = map.schema(&none_known())
             && let Ok(shape) = Shape::new(&schema, &plan())
-            && let Ok(mut reader) = RowReader::new(&map, shape)
+            && let Ok(mut reader) = JsonRows::new(&map, shape)
         {
             drop(changes(&mut reader, 30, &event(&[&b"\x18\xFF\xFF\xFF"[..], &image()].concat())));
         }
