@@ -24,8 +24,9 @@ use crate::config::Secret;
 use crate::config::plan::{KafkaPlan, Limits};
 use crate::join::{Enricher, Input, StreamPlan, Verdict};
 use crate::kafka::client::{Fault, RECORD_OVERHEAD};
+use crate::kafka::producer::{Outgoing, SendError};
 use crate::kafka::record::{self, Death};
-use crate::kafka::session::{Polled, SendError, Session, Settings};
+use crate::kafka::session::{Polled, Session, Settings};
 use crate::kafka::topics::Topics;
 use crate::model::{Reason, Stop};
 use crate::table::{State, Tables};
@@ -239,7 +240,7 @@ impl<'a> Worker<'a> {
             Fault::NewSession(text) | Fault::Retry(text) if session.replaced() => Fault::Fenced(text),
             fault => {
                 if self.batch.is_open() && !matches!(fault, Fault::Fenced(_)) {
-                    session.abort();
+                    session.producer().abort();
                 }
                 fault
             }
@@ -355,7 +356,7 @@ impl<'a> Worker<'a> {
             );
         }
         if !self.batch.is_open() {
-            session.begin()?;
+            session.producer().begin()?;
             self.batch.open(Instant::now());
         }
         self.send(session, message, &at)?;
@@ -376,7 +377,7 @@ impl<'a> Worker<'a> {
             let around = carried + record::added_bytes(&configured, &self.origin, at);
             let sent = if content <= self.stream.limits.message_bytes && content + around <= self.bounds.output {
                 let headers = record::output_headers(message, &configured, &self.origin, at);
-                session.send(topic, key, Some(value), timestamp_ms, headers)
+                session.producer().send(Outgoing { topic, partition: None, key, value: Some(value), timestamp_ms }, headers)
             } else {
                 Err(SendError::TooLarge)
             };
@@ -519,16 +520,17 @@ fn bury(session: &Session, topic: &str, bound: usize, message: &BorrowedMessage<
     let value = message.payload();
     let timestamp_ms = message.timestamp().to_millis();
     let headers = record::dead_letter_headers(message, death);
+    let outgoing = Outgoing { topic, partition: None, key: message.key(), value, timestamp_ms };
     let size = value.map_or(0, <[u8]>::len) + message.key().map_or(0, <[u8]>::len) + record::header_bytes(Some(&headers));
     if death.reason != TOO_LARGE && size <= bound {
-        match session.send(topic, message.key(), value, timestamp_ms, headers) {
+        match session.producer().send(outgoing, headers) {
             Ok(()) => return Ok(()),
             Err(SendError::Fault(fault)) => return Err(fault),
             Err(SendError::TooLarge) => {}
         }
     }
     let reference = record::reference(death.origin, value.unwrap_or_default());
-    match session.send(topic, message.key(), Some(&reference), timestamp_ms, record::dead_letter_headers(message, death)) {
+    match session.producer().send(Outgoing { value: Some(&reference), ..outgoing }, record::dead_letter_headers(message, death)) {
         Ok(()) => Ok(()),
         Err(SendError::Fault(fault)) => Err(fault),
         Err(SendError::TooLarge) => Err(Fault::NewSession(format!("not even the reference to {} fits into {topic}", death.origin))),

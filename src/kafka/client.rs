@@ -23,6 +23,8 @@ pub enum Role {
     Consumer { group: String, instance: String },
     /// Reads committed offsets as they stand, pending transactions ignored; never joins the group.
     OffsetReader { group: String },
+    /// Reads a topic from its beginning to its end; never joins a group.
+    Reader,
     /// Transactional producer of one worker.
     Producer { transactional_id: String },
 }
@@ -30,7 +32,7 @@ pub enum Role {
 /// Properties for a role. What the user set under `[kafka.client]` comes first; what carries a promise is set by us after it.
 pub fn config(plan: &KafkaPlan, limits: &Limits, role: &Role) -> ClientConfig {
     let mut config = ClientConfig::new();
-    let consumes = matches!(role, Role::Consumer { .. } | Role::OffsetReader { .. });
+    let consumes = matches!(role, Role::Consumer { .. } | Role::OffsetReader { .. } | Role::Reader);
     let produces = matches!(role, Role::Producer { .. });
     config
         .set("linger.ms", "1")
@@ -86,6 +88,18 @@ pub fn config(plan: &KafkaPlan, limits: &Limits, role: &Role) -> ClientConfig {
         Role::OffsetReader { group } => {
             config.set("group.id", group).set("isolation.level", "read_uncommitted").set("enable.auto.commit", "false");
         }
+        Role::Reader => {
+            config
+                // The library asks for a group id although no group is joined.
+                .set("group.id", "larder-reader")
+                .set("isolation.level", "read_committed")
+                .set("enable.auto.commit", "false")
+                .set("enable.partition.eof", "true")
+                .set("auto.offset.reset", "error")
+                .set("queued.max.messages.kbytes", (limits.queue_bytes / 1024).max(1).to_string())
+                .set("fetch.message.max.bytes", fetch_bytes(limits).to_string())
+                .set("receive.message.max.bytes", (fetch_bytes(limits).max(50 << 20) + (1 << 20)).to_string());
+        }
         Role::Producer { transactional_id } => {
             config
                 .set("transactional.id", transactional_id)
@@ -122,17 +136,22 @@ fn millis(duration: Duration) -> String {
 }
 
 /// What an error of librdkafka means for whoever met it: the one table that decides.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
     /// Broker away, timeout, topic not there yet: wait and try again.
+    #[error("{0}")]
     Retry(String),
     /// The transaction must be aborted, or its outcome is unknown: start over with a new session (promise W9).
+    #[error("{0}")]
     NewSession(String),
     /// Our transactional id or member id is in use elsewhere, or the coordinator timed our transaction out.
+    #[error("{0}")]
     Fenced(String),
     /// Wrong credentials or missing rights: a person must act.
+    #[error("{0}")]
     Denied(String),
     /// The position to read from is no longer in the log.
+    #[error("the position to read from is no longer in the log")]
     OffsetLost,
 }
 

@@ -18,9 +18,8 @@ use rdkafka::consumer::base_consumer::BaseConsumer;
 use rdkafka::consumer::{Consumer, ConsumerContext};
 use rdkafka::error::KafkaError;
 use rdkafka::groups::GroupInfo;
-use rdkafka::message::{BorrowedMessage, OwnedHeaders};
+use rdkafka::message::BorrowedMessage;
 use rdkafka::metadata::{MetadataPartition, MetadataTopic};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
 use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -28,7 +27,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
-use super::client::{Fault, Logged, Role, config, log_line};
+use super::client::{Fault, Role, config, log_line};
+use super::producer::Producer;
 use crate::config::plan::{KafkaPlan, Limits};
 use crate::join::Start;
 
@@ -56,7 +56,7 @@ pub enum Polled<'a> {
 
 pub struct Session {
     consumer: BaseConsumer<Context>,
-    producer: BaseProducer<Logged>,
+    producer: Producer,
     settings: Settings,
     /// Our member id in the group, once known: `<static member id>-<UUID>`. Whoever takes our static id gets another.
     member_id: Mutex<Option<String>>,
@@ -76,18 +76,7 @@ impl Session {
             .map_err(|e: KafkaError| Fault::of(&e))?;
         consumer.subscribe(&[&settings.topic]).map_err(|e| Fault::of(&e))?;
 
-        let role = Role::Producer { transactional_id: settings.id.clone() };
-        let log = Logged::default();
-        let producer: BaseProducer<Logged> =
-            BaseProducer::from_config_and_context(&config(kafka, limits, &role), log.clone()).map_err(|e| Fault::of(&e))?;
-        init_transactions(&producer, &settings).map_err(|error| {
-            producer.poll(Duration::ZERO);
-            match (Fault::of(&error), log.denied(), log.last()) {
-                (_, Some(denied), _) => Fault::Denied(denied),
-                (Fault::Retry(text), None, Some(last)) => Fault::Retry(format!("{text} ({last})")),
-                (fault, ..) => fault,
-            }
-        })?;
+        let producer = Producer::open(kafka, limits, &settings.id, &settings.topic)?;
         Ok(Self { consumer, producer, settings, member_id: Mutex::default(), others: Mutex::default(), paused: Mutex::default() })
     }
 
@@ -166,48 +155,16 @@ impl Session {
         }
     }
 
-    pub fn begin(&self) -> Result<(), Fault> {
-        self.producer.begin_transaction().map_err(|e| Fault::of(&e))
-    }
-
-    /// Hands a record to the producer. Blocks while its queue is full, at most as long as a transaction may take.
-    pub fn send(
-        &self,
-        topic: &str,
-        key: Option<&[u8]>,
-        value: Option<&[u8]>,
-        timestamp_ms: Option<i64>,
-        headers: OwnedHeaders,
-    ) -> Result<(), SendError> {
-        let mut record = BaseRecord::<[u8], [u8]>::to(topic).headers(headers);
-        record.key = key;
-        record.payload = value;
-        record.timestamp = timestamp_ms;
-        let deadline = Instant::now() + self.settings.limits.transaction_timeout;
-        loop {
-            match self.producer.send(record) {
-                Ok(()) => return Ok(()),
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), again)) if Instant::now() < deadline => {
-                    record = again;
-                    self.producer.poll(Duration::ZERO);
-                    std::thread::sleep(BREATH);
-                }
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge), _)) => return Err(SendError::TooLarge),
-                Err((error, _)) => {
-                    return Err(SendError::Fault(match Fault::of(&error) {
-                        Fault::Retry(text) => Fault::NewSession(text),
-                        fault => fault,
-                    }));
-                }
-            }
-        }
+    /// What outputs and dead letters are sent by.
+    pub fn producer(&self) -> &Producer {
+        &self.producer
     }
 
     /// Commits the open transaction with the next offset of every input partition in it.
     ///
     /// An error means that the outcome is unknown or that nothing was committed; either way the session is over.
     pub fn commit(&self, next_offsets: &BTreeMap<i32, i64>) -> Result<(), Fault> {
-        let deadline = Instant::now() + self.settings.limits.transaction_timeout;
+        let deadline = self.producer.deadline();
         let mut offsets = TopicPartitionList::with_capacity(next_offsets.len());
         for (&partition, &next) in next_offsets {
             let mut element = offsets.add_partition(&self.settings.topic, partition);
@@ -216,27 +173,8 @@ impl Session {
             element.set_metadata(&self.settings.id);
         }
         let group = self.consumer.group_metadata().ok_or_else(|| Fault::NewSession("the consumer has left its group".into()))?;
-        self.until(deadline, || self.producer.send_offsets_to_transaction(&offsets, &group, remaining(deadline)))?;
-        // The library's own flush sleeps 100 ms at a time; waiting here for the last acknowledgement makes it return at once.
-        while self.producer.in_flight_count() > 0 && Instant::now() < deadline {
-            self.producer.poll(Duration::ZERO);
-            std::thread::sleep(BREATH);
-        }
-        let undelivered = self.producer.client().context().undelivered();
-        if undelivered > 0 {
-            return Err(Fault::NewSession(format!("{undelivered} records were not taken by the brokers")));
-        }
-        self.producer.commit_transaction(remaining(deadline)).map_err(|error| match Fault::of(&error) {
-            Fault::Retry(text) => Fault::NewSession(format!("the outcome of a commit is unknown: {text}")),
-            fault => fault,
-        })
-    }
-
-    /// Gives up the open transaction, as well as it can be done; the session is over afterwards.
-    pub fn abort(&self) {
-        if let Err(error) = self.producer.abort_transaction(self.settings.limits.transaction_timeout) {
-            info!(id = self.settings.id, "transaction left to the coordinator to abort: {error}");
-        }
+        self.producer.add_offsets(&offsets, &group, deadline)?;
+        self.producer.commit(deadline)
     }
 
     /// Has another process taken our static member id? That, not a fenced producer, says that we are not needed any more: a
@@ -270,20 +208,6 @@ impl Session {
         }
     }
 
-    /// Retries what may be retried, as librdkafka says, until the deadline.
-    fn until(&self, deadline: Instant, call: impl Fn() -> Result<(), KafkaError>) -> Result<(), Fault> {
-        loop {
-            match call() {
-                Ok(()) => return Ok(()),
-                Err(error) => match Fault::of(&error) {
-                    Fault::Retry(_) if Instant::now() < deadline => std::thread::sleep(PAUSE),
-                    Fault::Retry(text) => return Err(Fault::NewSession(text)),
-                    fault => return Err(fault),
-                },
-            }
-        }
-    }
-
     /// Takes partitions at their committed offsets, or where [`Session::first_positions`] says, and claims them.
     fn assign(&self, partitions: &[i32]) -> Result<BTreeMap<i32, i64>, Fault> {
         let mut begun = BTreeMap::new();
@@ -304,7 +228,7 @@ impl Session {
         }
         if !claims.is_empty() {
             // Who follows us must know whom, also if we die in our first transaction; and a start at "latest" must stay where it was.
-            self.begin()?;
+            self.producer.begin()?;
             self.commit(&claims)?;
         }
         let mut wanted = TopicPartitionList::with_capacity(partitions.len());
@@ -429,16 +353,13 @@ impl Session {
             if members.iter().any(|member| static_id(member) == Some(&owner)) {
                 continue;
             }
-            let role = Role::Producer { transactional_id: owner.clone() };
-            let fencer: Result<BaseProducer<Logged>, _> =
-                BaseProducer::from_config_and_context(&config(kafka, limits, &role), Logged::default());
-            match fencer.and_then(|producer| init_transactions(&producer, &self.settings)) {
-                Ok(()) => {
+            match Producer::open(kafka, limits, &owner, &self.settings.topic) {
+                Ok(_) => {
                     ended = true;
                     self.others.lock().remove(&owner);
                     info!(owner, "worker {owner} is gone, what it left open is aborted");
                 }
-                Err(error) => warn!(owner, "transactions of {owner} could not be ended, the coordinator will in time: {error}"),
+                Err(fault) => warn!(owner, "transactions of {owner} could not be ended, the coordinator will in time: {fault}"),
             }
         }
         ended
@@ -484,40 +405,18 @@ struct Committed {
     owner: String,
 }
 
-/// The library asks for a transaction coordinator only every 500 ms, and its first question fails where no broker is connected
-/// yet: so a connection is waited for first.
-fn init_transactions(producer: &BaseProducer<Logged>, settings: &Settings) -> Result<(), KafkaError> {
-    let deadline = Instant::now() + settings.limits.transaction_timeout;
-    producer.client().fetch_metadata(Some(&settings.topic), remaining(deadline))?;
-    producer.init_transactions(remaining(deadline))
-}
-
 /// The id a static member chose; the coordinator adds a dash and a UUID.
 fn static_id(member: &str) -> Option<&str> {
     let (id, dashed) = member.split_at_checked(member.len().checked_sub(37)?)?;
     dashed.starts_with('-').then_some(id)
 }
 
-/// How long to sleep between looks at the producer's queue.
-const BREATH: Duration = Duration::from_micros(100);
 /// How long to sleep between questions to the brokers.
 const PAUSE: Duration = Duration::from_millis(20);
 /// For one answer that only speed depends on.
 const WAKE: Duration = Duration::from_secs(1);
 /// So long committed offsets may stay hidden behind an open transaction before we look who left it.
 const STABLE: Duration = Duration::from_millis(500);
-
-fn remaining(deadline: Instant) -> Duration {
-    deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1))
-}
-
-/// Why a record was not taken.
-#[derive(Debug)]
-pub enum SendError {
-    /// Larger than any record may be.
-    TooLarge,
-    Fault(Fault),
-}
 
 /// What the group decided, kept until the worker has committed.
 #[derive(Debug, Clone)]
