@@ -13,14 +13,16 @@ use tracing::{error, info, warn};
 
 use crate::config::Plan;
 use crate::config::plan::MysqlPlan;
+use crate::model::position::GtidSet;
 use crate::model::{Reason, Stop, TableId};
 use crate::mysql::SourceStatus;
 use crate::mysql::assemble::{Assembler, Broken, Step};
 use crate::mysql::binlog::Binlog;
 use crate::mysql::connect::{self, Error};
+use crate::mysql::load::{self, Loaded};
 use crate::mysql::preconditions::{self, ServerInfo};
 use crate::mysql::render::Shape;
-use crate::mysql::snapshot::{Loaded, View};
+use crate::mysql::snapshot::Views;
 use crate::table::Tables;
 
 /// Connections lost within this time of their start count as quick.
@@ -96,13 +98,13 @@ impl Capture {
     async fn snapshot(&self, server: ServerInfo) -> Result<Assembler, Stop> {
         let all: Vec<TableId> = (0..self.plan.tables.len()).filter_map(|index| u16::try_from(index).ok().map(TableId)).collect();
         self.retry("the snapshot is begun again", async || {
-            let mut view = View::open(&self.mysql, &self.plan.tables, &all, None).await?;
+            let mut views = self.views(&all, None).await?;
             let limit_bytes = self.plan.limits.transaction_bytes;
-            let mut assembler = Assembler::new(&self.plan.tables, view.from.clone(), server.fold_case, limit_bytes);
-            self.load(&mut view, &mut assembler).await?;
-            self.tables.set_at(&view.from.last_transaction(), assembler.position().clone());
+            let mut assembler = Assembler::new(&self.plan.tables, views.from.clone(), server.fold_case, limit_bytes);
+            self.load(&mut views, &mut assembler).await?;
+            self.tables.set_at(&views.from.last_transaction(), assembler.position().clone());
             self.status.set_current(assembler.position());
-            view.close().await;
+            views.close().await;
             Ok(assembler)
         })
         .await
@@ -116,15 +118,19 @@ impl Capture {
             info!(table = self.name(table), "reading table {} again, a statement changed it", self.name(table));
         }
         let after = assembler.position().gtids.clone();
-        let mut view = View::open(&self.mysql, &self.plan.tables, which, after.as_deref()).await?;
-        self.load(&mut view, assembler).await?;
-        view.close().await;
+        let mut views = self.views(which, after.as_deref()).await?;
+        self.load(&mut views, assembler).await?;
+        views.close().await;
         Ok(())
     }
 
-    /// Reads the tables of a view into memory.
-    async fn load(&self, view: &mut View, assembler: &mut Assembler) -> Result<(), Error> {
-        for (table, described) in view.tables.clone() {
+    async fn views(&self, which: &[TableId], after: Option<&GtidSet>) -> Result<Views, Error> {
+        Views::open(&self.mysql, &self.plan.tables, which, after, self.mysql.snapshot_connections).await
+    }
+
+    /// Reads the tables of these views into memory.
+    async fn load(&self, views: &mut Views, assembler: &mut Assembler) -> Result<(), Error> {
+        for (table, described) in views.tables.clone() {
             let plan = &self.plan.tables[table.index()];
             let began = Instant::now();
             let info = match described {
@@ -151,11 +157,11 @@ impl Capture {
                 }
             };
             self.tables.begin_snapshot(table, Arc::clone(shape.row_schema()));
-            match view.load(table, plan, &info, shape, &self.tables).await? {
+            match load::load(views, table, plan, &info, &self.tables).await? {
                 Loaded::Whole { rows, counts } => {
                     self.status.count_rows(counts);
                     info!(table = plan.name, rows, seconds = began.elapsed().as_secs_f64(), "read table {}: {rows} rows", plan.name);
-                    assembler.loaded(table, info.schema, view.until.clone());
+                    assembler.loaded(table, info.schema, views.until.clone());
                 }
                 Loaded::Unreadable { reason, message } => self.stop(assembler, table, reason, message),
             }

@@ -6,6 +6,9 @@ pub mod connect;
 pub mod preconditions;
 
 pub mod catalogue;
+pub mod chunks;
+pub mod load;
+pub mod place;
 pub mod snapshot;
 
 pub mod assemble;
