@@ -65,6 +65,8 @@ enum Ended {
     Broken(Broken),
     /// Tables were read again in the middle of a transaction: it must be seen from its beginning.
     Rewound,
+    /// Everything must be read again.
+    Again,
 }
 
 impl Capture {
@@ -115,7 +117,7 @@ impl Capture {
         for &table in which {
             // Joins hold from here on: the rows they would find may be of another table by now.
             self.tables.begin_snapshot(table, Arc::new(assembler.schema(table).clone()));
-            info!(table = self.name(table), "reading table {} again, a statement changed it", self.name(table));
+            info!(table = self.name(table), "reading table {} again", self.name(table));
         }
         let after = assembler.position().gtids.clone();
         let mut views = self.views(which, after.as_deref()).await?;
@@ -185,6 +187,7 @@ impl Capture {
             }
             let error = match ended {
                 Ended::Rewound => continue,
+                Ended::Again => return Ok(()),
                 Ended::Broken(error) => {
                     // The same again after a reconnect is no accident of the line.
                     let (reason, text) = (reason_of(&error), error.to_string());
@@ -315,11 +318,17 @@ impl Capture {
                     Err(error) => return Ended::Lost(error),
                 }
             }
+            if self.status.resnapshots.are_waiting() {
+                return self.resnapshot(assembler).await;
+            }
             let next = match binlog.poll_now() {
                 Some(next) => next,
                 None => {
                     self.status.set_idle(assembler.position());
-                    let next = binlog.next().await;
+                    let next = tokio::select! {
+                        next = binlog.next() => next,
+                        () = self.status.resnapshots.arrived() => continue,
+                    };
                     shown = Instant::now();
                     next
                 }
@@ -364,6 +373,22 @@ impl Capture {
             }
         }
         Ok(true)
+    }
+
+    /// Reads tables again because somebody asked for it; the stream is opened again behind it, where it stood.
+    async fn resnapshot(&self, assembler: &mut Assembler) -> Ended {
+        let asked = self.status.resnapshots.take();
+        // Without GTIDs nobody can say whether a view has all that the stream has brought.
+        let ended = if assembler.position().gtids.is_none() {
+            Ended::Again
+        } else {
+            self.reload_until_done(&asked, assembler).await.map_or_else(Ended::Lost, |()| Ended::Rewound)
+        };
+        match &ended {
+            Ended::Lost(_) => self.status.resnapshots.put_back(&asked),
+            _ => self.status.resnapshots.done(&asked),
+        }
+        ended
     }
 
     /// A table half read would stay so: it is tried until it is whole, while the server refuses nothing.

@@ -26,6 +26,7 @@ pub mod wire;
 mod charset_tables;
 pub mod cursor;
 pub mod render;
+pub mod requests;
 pub mod result;
 pub mod status;
 pub mod text;

@@ -211,7 +211,7 @@ fn hex(bytes: &[u8]) -> String {
 
 fn unhex(text: &str) -> Option<Vec<u8>> {
     let digit = |at: usize| char::from(*text.as_bytes().get(at)?).to_digit(16);
-    (text.len() % 2 == 0).then_some(())?;
+    text.len().is_multiple_of(2).then_some(())?;
     (0..text.len()).step_by(2).map(|at| u8::try_from(digit(at)? << 4 | digit(at + 1)?).ok()).collect()
 }
 
