@@ -278,7 +278,7 @@ impl Walker {
             .iter()
             .map(|key| {
                 let sides = self.columns.iter().zip(key.0.iter().zip(&place.0));
-                let sides = sides.map(|((_, kind, column), (key, place))| (key.typed(kind, column), place.literal(kind, column)));
+                let sides = sides.map(|((_, kind, column), (key, place))| (key.typed(kind, column), place.typed(kind, column)));
                 format!("({})", compare(">", &sides.collect::<Vec<_>>()))
             })
             .collect();
