@@ -12,7 +12,7 @@ use std::fmt::Error;
 use std::sync::Arc;
 
 use crate::flow::status::Overview;
-use crate::table::State;
+use crate::table::{State, Summary};
 
 /// Name without the ending that the format adds to counters, type, meaning.
 pub struct Metric {
@@ -41,6 +41,8 @@ metrics! {
     TABLE_ROWS: Gauge "larder_table_rows" "Rows held; label `table`";
     TABLE_BYTES: Gauge "larder_table_bytes" "Bytes of the rows and keys held; label `table`";
     TABLE_READY: Gauge "larder_table_ready" "1 when joins may use the table; label `table`";
+    SNAPSHOT_ROWS: Counter "larder_snapshot_rows" "Rows read by snapshots, those of tables read again counted again; label `table`";
+    SNAPSHOT_REMAINING: Gauge "larder_snapshot_remaining_seconds" "Estimate of the time until the snapshot under way has read the table; 0 without one; label `table`";
     STREAM_RECORDS: Counter "larder_stream_records" "Input records committed; label `stream`";
     STREAM_OUTPUTS: Counter "larder_stream_outputs" "Output records committed; label `stream`";
     STREAM_LAG: Gauge "larder_stream_lag_records" "Records between the committed offsets and the ends of the partitions held here; label `stream`";
@@ -103,6 +105,9 @@ impl Collector for Reader {
         gauge(&mut encoder, &TABLE_BYTES, tables.iter().map(|t| ([("table", t.name.as_str())], t.bytes as f64)))?;
         let ready = |state: &State| f64::from(u8::from(*state == State::Ready));
         gauge(&mut encoder, &TABLE_READY, tables.iter().map(|t| ([("table", t.name.as_str())], ready(&t.state))))?;
+        counter(&mut encoder, &SNAPSHOT_ROWS, tables.iter().map(|t| ([("table", t.name.as_str())], t.snapshot_rows)))?;
+        let remaining = |t: &Summary| t.remaining.map_or(0.0, |left| left.as_secs_f64());
+        gauge(&mut encoder, &SNAPSHOT_REMAINING, tables.iter().map(|t| ([("table", t.name.as_str())], remaining(t))))?;
 
         counter(&mut encoder, &STREAM_RECORDS, streams.iter().map(|s| ([("stream", s.name.as_str())], s.records())))?;
         counter(&mut encoder, &STREAM_OUTPUTS, streams.iter().map(|s| ([("stream", s.name.as_str())], s.outputs())))?;

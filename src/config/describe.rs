@@ -119,6 +119,7 @@ fn mysql(mysql: &MysqlPlan) -> Value {
         "heartbeat": show_duration(mysql.heartbeat),
         "snapshot_lock": mysql.snapshot_lock.shown(),
         "snapshot_chunk": mysql.snapshot_chunk,
+        "snapshot_connections": mysql.snapshot_connections,
     })
 }
 

@@ -40,6 +40,8 @@ pub struct MysqlPlan {
     pub snapshot_lock: SnapshotLock,
     /// Rows per snapshot chunk.
     pub snapshot_chunk: usize,
+    /// Connections that read a snapshot side by side.
+    pub snapshot_connections: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

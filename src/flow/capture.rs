@@ -13,15 +13,17 @@ use tracing::{error, info, warn};
 
 use crate::config::Plan;
 use crate::config::plan::MysqlPlan;
+use crate::model::position::GtidSet;
 use crate::model::{Change, Reason, Stop, TableId};
 use crate::mysql::SourceStatus;
 use crate::mysql::assemble::{Assembler, Broken, Step};
 use crate::mysql::binlog::Binlog;
 use crate::mysql::connect::{self, Error};
+use crate::mysql::load::{self, Loaded};
 use crate::mysql::preconditions::{self, ServerInfo};
 use crate::mysql::render::Shape;
 use crate::mysql::rows::JsonMaker;
-use crate::mysql::snapshot::{Loaded, View};
+use crate::mysql::snapshot::Views;
 use crate::table::Tables;
 
 /// Connections lost within this time of their start count as quick.
@@ -64,6 +66,8 @@ enum Ended {
     Broken(Broken),
     /// Tables were read again in the middle of a transaction: it must be seen from its beginning.
     Rewound,
+    /// Everything must be read again.
+    Again,
 }
 
 impl Capture {
@@ -97,13 +101,13 @@ impl Capture {
     async fn snapshot(&self, server: ServerInfo) -> Result<Assembler<JsonMaker>, Stop> {
         let all: Vec<TableId> = (0..self.plan.tables.len()).filter_map(|index| u16::try_from(index).ok().map(TableId)).collect();
         self.retry("the snapshot is begun again", async || {
-            let mut view = View::open(&self.mysql, &self.plan.tables, &all, None).await?;
+            let mut views = self.views(&all, None).await?;
             let limit_bytes = self.plan.limits.transaction_bytes;
-            let mut assembler = Assembler::new(JsonMaker, &self.plan.tables, view.from.clone(), server.fold_case, limit_bytes);
-            self.load(&mut view, &mut assembler).await?;
-            self.tables.set_at(&view.from.last_transaction(), assembler.position().clone());
+            let mut assembler = Assembler::new(JsonMaker, &self.plan.tables, views.from.clone(), server.fold_case, limit_bytes);
+            self.load(&mut views, &mut assembler).await?;
+            self.tables.set_at(&views.from.last_transaction(), assembler.position().clone());
             self.status.set_current(assembler.position());
-            view.close().await;
+            views.close().await;
             Ok(assembler)
         })
         .await
@@ -114,18 +118,22 @@ impl Capture {
         for &table in which {
             // Joins hold from here on: the rows they would find may be of another table by now.
             self.tables.begin_snapshot(table, Arc::new(assembler.schema(table).clone()));
-            info!(table = self.name(table), "reading table {} again, a statement changed it", self.name(table));
+            info!(table = self.name(table), "reading table {} again", self.name(table));
         }
         let after = assembler.position().gtids.clone();
-        let mut view = View::open(&self.mysql, &self.plan.tables, which, after.as_deref()).await?;
-        self.load(&mut view, assembler).await?;
-        view.close().await;
+        let mut views = self.views(which, after.as_deref()).await?;
+        self.load(&mut views, assembler).await?;
+        views.close().await;
         Ok(())
     }
 
-    /// Reads the tables of a view into memory.
-    async fn load(&self, view: &mut View, assembler: &mut Assembler<JsonMaker>) -> Result<(), Error> {
-        for (table, described) in view.tables.clone() {
+    async fn views(&self, which: &[TableId], after: Option<&GtidSet>) -> Result<Views, Error> {
+        Views::open(&self.mysql, &self.plan.tables, which, after, self.mysql.snapshot_connections).await
+    }
+
+    /// Reads the tables of these views into memory.
+    async fn load(&self, views: &mut Views, assembler: &mut Assembler<JsonMaker>) -> Result<(), Error> {
+        for (table, described) in views.tables.clone() {
             let plan = &self.plan.tables[table.index()];
             let began = Instant::now();
             let info = match described {
@@ -152,11 +160,11 @@ impl Capture {
                 }
             };
             self.tables.begin_snapshot(table, Arc::clone(shape.row_schema()));
-            match view.load(table, plan, &info, shape, &self.tables).await? {
+            match load::load(views, table, plan, &info, &self.tables).await? {
                 Loaded::Whole { rows, counts } => {
                     self.status.count_rows(counts);
                     info!(table = plan.name, rows, seconds = began.elapsed().as_secs_f64(), "read table {}: {rows} rows", plan.name);
-                    assembler.loaded(table, info.schema, view.until.clone());
+                    assembler.loaded(table, info.schema, views.until.clone());
                 }
                 Loaded::Unreadable { reason, message } => self.stop(assembler, table, reason, message),
             }
@@ -180,6 +188,7 @@ impl Capture {
             }
             let error = match ended {
                 Ended::Rewound => continue,
+                Ended::Again => return Ok(()),
                 Ended::Broken(error) => {
                     // The same again after a reconnect is no accident of the line.
                     let (reason, text) = (reason_of(&error), error.to_string());
@@ -310,11 +319,17 @@ impl Capture {
                     Err(error) => return Ended::Lost(error),
                 }
             }
+            if self.status.resnapshots.are_waiting() {
+                return self.resnapshot(assembler).await;
+            }
             let next = match binlog.poll_now() {
                 Some(next) => next,
                 None => {
                     self.status.set_idle(assembler.position());
-                    let next = binlog.next().await;
+                    let next = tokio::select! {
+                        next = binlog.next() => next,
+                        () = self.status.resnapshots.arrived() => continue,
+                    };
                     shown = Instant::now();
                     next
                 }
@@ -360,6 +375,22 @@ impl Capture {
             }
         }
         Ok(true)
+    }
+
+    /// Reads tables again because somebody asked for it; the stream is opened again behind it, where it stood.
+    async fn resnapshot(&self, assembler: &mut Assembler<JsonMaker>) -> Ended {
+        let asked = self.status.resnapshots.take();
+        // Without GTIDs nobody can say whether a view has all that the stream has brought.
+        let ended = if assembler.position().gtids.is_none() {
+            Ended::Again
+        } else {
+            self.reload_until_done(&asked, assembler).await.map_or_else(Ended::Lost, |()| Ended::Rewound)
+        };
+        match &ended {
+            Ended::Lost(_) => self.status.resnapshots.put_back(&asked),
+            _ => self.status.resnapshots.done(&asked),
+        }
+        ended
     }
 
     /// A table half read would stay so: it is tried until it is whole, while the server refuses nothing.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::batch::Counts;
 use crate::config::Plan;
@@ -227,7 +227,9 @@ impl Overview {
         for table in self.tables.summaries() {
             match table.state {
                 table::State::Ready => {}
-                table::State::Snapshot { percent } => awaited.push(format!("table {}: snapshot {percent} %", table.name)),
+                table::State::Snapshot { percent } => {
+                    awaited.push(format!("table {}: snapshot {percent} %{}", table.name, time_left(table.remaining)));
+                }
                 table::State::Stopped { reason, message } => awaited.push(format!("table {}: stopped, {reason}: {message}", table.name)),
             }
         }
@@ -241,4 +243,9 @@ impl Overview {
         }
         awaited
     }
+}
+
+/// `, about 12 s left`, or nothing where nobody can say.
+pub fn time_left(remaining: Option<Duration>) -> String {
+    remaining.map_or_else(String::new, |left| format!(", about {} s left", left.as_secs().max(1)))
 }

@@ -28,6 +28,11 @@ impl Error {
         Self { status: StatusCode::UNAUTHORIZED, code: "unauthorized", message: message.into() }
     }
 
+    /// What is asked for is under way already.
+    pub fn conflict(message: impl Into<String>) -> Self {
+        Self { status: StatusCode::CONFLICT, code: "too-many", message: message.into() }
+    }
+
     /// A page of another origin tried to change something.
     pub fn forbidden(message: impl Into<String>) -> Self {
         Self { status: StatusCode::FORBIDDEN, code: "unauthorized", message: message.into() }

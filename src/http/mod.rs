@@ -41,6 +41,7 @@ fn router(site: Arc<Site>, plan: &HttpPlan) -> Router {
         .route("/api/feeds", get(status::feeds))
         .route("/api/tables", get(tables::list))
         .route("/api/tables/{table}/rows/{key}", get(tables::row))
+        .route("/api/tables/{table}/resnapshot", post(tables::resnapshot))
         .route("/api/streams", get(streams::list))
         .route("/api/streams/{stream}/pause", post(streams::pause))
         .route("/api/streams/{stream}/resume", post(streams::resume))

@@ -14,6 +14,7 @@ pub async fn index(State(site): State<Arc<Site>>) -> Json<Value> {
         "version": env!("CARGO_PKG_VERSION"),
         "paths": [
             "/live", "/ready", "/metrics", "/api/status", "/api/config", "/api/tables", "/api/tables/{table}/rows/{key}",
+            "/api/tables/{table}/resnapshot",
             "/api/streams", "/api/streams/{stream}/pause", "/api/streams/{stream}/resume", "/api/feeds",
         ],
     }))

@@ -3,8 +3,8 @@
 use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
-use axum::http::HeaderValue;
 use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::Site;
 use super::error::Error;
-use crate::flow::status::Overview;
+use crate::flow::status::{Overview, time_left};
 use crate::model::Key;
 use crate::model::row::write_string;
 use crate::table::{self, Lookup};
@@ -25,7 +25,7 @@ pub fn describe(overview: &Overview) -> Vec<Value> {
     let position = overview.tables.view().position().to_string();
     let tables = overview.tables.summaries().into_iter().map(|table| {
         let (state, reason) = match table.state {
-            table::State::Snapshot { percent } => ("snapshot", Some(format!("{percent} % read"))),
+            table::State::Snapshot { percent } => ("snapshot", Some(format!("{percent} % read{}", time_left(table.remaining)))),
             table::State::Ready => ("ready", None),
             table::State::Stopped { reason, message } => ("stopped", Some(format!("{reason}: {message}"))),
         };
@@ -40,6 +40,21 @@ pub fn describe(overview: &Overview) -> Vec<Value> {
         })
     });
     tables.collect()
+}
+
+/// Asks for a table to be read again from MySQL; joins with it hold meanwhile. A stopped table may come back that way.
+pub async fn resnapshot(State(site): State<Arc<Site>>, Path(name): Path<String>) -> Result<(StatusCode, Json<Value>), Error> {
+    let found = site.overview.tables.view().find(&name);
+    let (Some(table), Some(source)) = (found, &site.overview.source) else {
+        return Err(Error::not_found(format!("no table \"{name}\"; GET /api/tables lists them")));
+    };
+    let being_read = matches!(site.overview.tables.view().state(table), table::State::Snapshot { .. });
+    if being_read || !source.resnapshots.ask(table) {
+        return Err(Error::conflict(format!("table {name} is being read already")));
+    }
+    tracing::info!(table = name, "table {name} is to be read again, asked for over HTTP");
+    let described = describe(&site.overview).into_iter().nth(table.index()).unwrap_or_default();
+    Ok((StatusCode::ACCEPTED, Json(described)))
 }
 
 /// One row as the joins see it, with the position it belongs to.

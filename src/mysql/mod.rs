@@ -6,6 +6,9 @@ pub mod connect;
 pub mod preconditions;
 
 pub mod catalogue;
+pub mod chunks;
+pub mod load;
+pub mod place;
 pub mod snapshot;
 
 pub mod assemble;
@@ -23,6 +26,7 @@ pub mod wire;
 mod charset_tables;
 pub mod cursor;
 pub mod render;
+pub mod requests;
 pub mod result;
 pub mod rows;
 pub mod status;

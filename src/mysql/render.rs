@@ -35,6 +35,14 @@ pub struct Counts {
     pub invalid_enums: u64,
 }
 
+impl Counts {
+    pub fn add(&mut self, more: Counts) {
+        self.zero_dates += more.zero_dates;
+        self.replaced_texts += more.replaced_texts;
+        self.invalid_enums += more.invalid_enums;
+    }
+}
+
 /// How a column is printed where its value alone does not say.
 struct Form {
     /// The name, quoted and escaped, with the colon.

@@ -1,4 +1,4 @@
-//! What the outside sees of the capture while it runs. Written by `flow::capture`, read by HTTP and metrics.
+//! What the outside sees of the capture while it runs, and asks of it. Written by `flow::capture`, read by HTTP and metrics.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 
 use super::assemble::Tally;
 use super::render::Counts;
+use super::requests::Resnapshots;
 use crate::model::Position;
 
 /// The capture's connection, place, lag and counts.
@@ -30,6 +31,8 @@ pub struct SourceStatus {
     position: Mutex<Option<Position>>,
     /// What the capture waits for, until it was connected once.
     awaited: Mutex<String>,
+    /// Tables to read again.
+    pub resnapshots: Resnapshots,
 }
 
 impl SourceStatus {

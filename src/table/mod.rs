@@ -7,6 +7,7 @@
 use hashbrown::HashMap;
 use parking_lot::{RwLock, RwLockReadGuard};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::model::{Change, Key, Position, Reason, Row, Schema, TableId, Transaction};
 
@@ -60,6 +61,8 @@ struct Table {
     schema: Arc<Schema>,
     rows: HashMap<Key, Row>,
     bytes: usize,
+    snapshot_rows: u64,
+    remaining: Option<Duration>,
 }
 
 /// One table as `/api/tables` shows it.
@@ -72,6 +75,30 @@ pub struct Summary {
     pub rows: usize,
     /// Bytes of keys and rows.
     pub bytes: usize,
+    /// Rows that snapshots have read since the start, those of tables read again counted again.
+    pub snapshot_rows: u64,
+    /// How long the snapshot under way will go on, an estimate; `None` when there is none, or nobody can say.
+    pub remaining: Option<Duration>,
+}
+
+/// How far a snapshot is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Of the rows expected, at most 99.
+    pub percent: u8,
+    pub remaining: Option<Duration>,
+}
+
+impl Progress {
+    /// `expected` rows are the server's guess, often wrong by a third; 0 where it has none.
+    pub fn estimated(rows: u64, expected: u64, taken: Duration) -> Self {
+        let percent = (rows.saturating_mul(100) / expected.max(1)).min(99) as u8;
+        let per_row = taken.as_secs_f64() / rows.max(1) as f64;
+        // Beyond the guess nothing is known.
+        let left = expected.checked_sub(rows).filter(|&left| left > 0 && rows > 0);
+        let remaining = left.and_then(|left| Duration::try_from_secs_f64(per_row * left as f64).ok());
+        Self { percent, remaining }
+    }
 }
 
 impl Tables {
@@ -86,6 +113,8 @@ impl Tables {
                 schema: Arc::new(Schema { columns: Vec::new(), key: Vec::new() }),
                 rows: HashMap::new(),
                 bytes: 0,
+                snapshot_rows: 0,
+                remaining: None,
             })
             .collect();
         Self { inner: RwLock::new(Inner { tables, at: Arc::from(""), position: Position::default() }) }
@@ -104,6 +133,7 @@ impl Tables {
             table.schema = schema;
             table.rows = HashMap::new();
             table.bytes = 0;
+            table.remaining = None;
             table.state = State::Snapshot { percent: 0 };
         }
     }
@@ -112,11 +142,17 @@ impl Tables {
     pub fn load(&self, table: TableId, rows: Vec<(Key, Row)>, percent: u8) {
         let mut inner = self.inner.write();
         let table = &mut inner.tables[table.index()];
+        table.snapshot_rows += rows.len() as u64;
         table.rows.reserve(rows.len());
         for (key, row) in rows {
             table.put(key, row);
         }
         table.state = State::Snapshot { percent };
+    }
+
+    /// How long the snapshot of a table will go on.
+    pub fn set_remaining(&self, table: TableId, remaining: Option<Duration>) {
+        self.inner.write().tables[table.index()].remaining = remaining;
     }
 
     /// Applies one MySQL transaction whole.
@@ -140,6 +176,7 @@ impl Tables {
     pub fn set_ready(&self, table: TableId) {
         {
             let table = &mut self.inner.write().tables[table.index()];
+            table.remaining = None;
             if !matches!(table.state, State::Stopped { .. }) {
                 table.state = State::Ready;
             }
@@ -153,6 +190,7 @@ impl Tables {
             let table = &mut inner.tables[table.index()];
             table.rows = HashMap::new();
             table.bytes = 0;
+            table.remaining = None;
             table.state = State::Stopped { reason, message };
         }
     }
@@ -257,6 +295,8 @@ impl Table {
             state: self.state.clone(),
             rows: self.rows.len(),
             bytes: self.bytes,
+            snapshot_rows: self.snapshot_rows,
+            remaining: self.remaining,
         }
     }
 }
@@ -293,6 +333,15 @@ mod tests {
         tables.stop(t, Reason::TableDropped, "gone".into());
         tables.set_ready(t);
         assert!(matches!(tables.view().lookup(t, b"1"), Lookup::NotReady));
+    }
+
+    #[test]
+    fn snapshots_say_how_far_they_are() {
+        let at = |rows, expected| Progress::estimated(rows, expected, Duration::from_secs(10));
+        assert_eq!(at(250, 1000), Progress { percent: 25, remaining: Some(Duration::from_secs(30)) });
+        assert_eq!(at(0, 1000), Progress { percent: 0, remaining: None });
+        assert_eq!(at(1500, 1000), Progress { percent: 99, remaining: None });
+        assert_eq!(at(u64::MAX, 0), Progress { percent: 99, remaining: None });
     }
 
     #[test]

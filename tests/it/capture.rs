@@ -16,26 +16,26 @@ use crate::support::{Fault, Mysql, Proxy, unique, wait_for};
 const SOON: Duration = Duration::from_secs(30);
 
 /// A capture that runs in the test process.
-struct Capture {
-    tables: Arc<Tables>,
-    status: Arc<SourceStatus>,
+pub struct Capture {
+    pub tables: Arc<Tables>,
+    pub status: Arc<SourceStatus>,
     stop: watch::Sender<bool>,
     ended: Option<JoinHandle<Result<(), Stop>>>,
 }
 
 impl Capture {
     /// Captures `tables` (configuration name and `database.table`) and waits until all are ready.
-    fn of(mysql: &Mysql, tables: &[&str]) -> Self {
+    pub fn of(mysql: &Mysql, tables: &[&str]) -> Self {
         let capture = Self::with(&mysql.config(), &sections(tables));
         capture.wait_ready();
         capture
     }
 
-    fn with(mysql: &str, tables: &str) -> Self {
+    pub fn with(mysql: &str, tables: &str) -> Self {
         Self::start(plan(mysql, tables))
     }
 
-    fn start(plan: Plan) -> Self {
+    pub fn start(plan: Plan) -> Self {
         let names = plan.tables.iter().map(|table| (table.name.clone(), format!("{}.{}", table.database, table.table)));
         let tables = Arc::new(Tables::new(names));
         let status = Arc::new(SourceStatus::default());
@@ -48,17 +48,17 @@ impl Capture {
         Self { tables, status, stop, ended: Some(running) }
     }
 
-    fn is_over(&self) -> bool {
+    pub fn is_over(&self) -> bool {
         self.ended.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
-    fn state(&self, table: &str) -> State {
+    pub fn state(&self, table: &str) -> State {
         let mut summaries = self.tables.summaries().into_iter();
         summaries.find(|summary| summary.name == table).expect("the table is captured").state
     }
 
     #[track_caller]
-    fn wait_ready(&self) {
+    pub fn wait_ready(&self) {
         wait_for("all tables to be ready", SOON, || {
             let summaries = self.tables.summaries();
             assert!(!self.is_over(), "the capture ended: {summaries:?}");
@@ -66,7 +66,7 @@ impl Capture {
         });
     }
 
-    fn row(&self, table: &str, key: &str) -> Option<String> {
+    pub fn row(&self, table: &str, key: &str) -> Option<String> {
         let view = self.tables.view();
         match view.lookup(view.find(table).expect("the table is captured"), key.as_bytes()) {
             Lookup::Row(row) => Some(String::from_utf8_lossy(row.json()).into_owned()),
@@ -76,7 +76,7 @@ impl Capture {
     }
 
     #[track_caller]
-    fn wait_row(&self, table: &str, key: &str, expected: Option<&str>) {
+    pub fn wait_row(&self, table: &str, key: &str, expected: Option<&str>) {
         wait_for(&format!("{table} {key} to be {expected:?}"), SOON, || {
             let found = self.row(table, key);
             if found.as_deref() == expected { Ok(()) } else { Err(format!("{found:?}")) }
@@ -84,7 +84,7 @@ impl Capture {
     }
 
     #[track_caller]
-    fn wait_stopped(&self, table: &str, expected: Reason) {
+    pub fn wait_stopped(&self, table: &str, expected: Reason) {
         wait_for(&format!("{table} to stop as {expected}"), SOON, || match self.state(table) {
             State::Stopped { reason, .. } if reason == expected => Ok(()),
             state => Err(format!("{state:?}")),
@@ -93,7 +93,7 @@ impl Capture {
 
     /// Waits until the table holds exactly the rows that SELECT shows, given as key and JSON text.
     #[track_caller]
-    fn wait_same(&self, table: &str, select: impl Fn() -> Vec<(String, String)>) {
+    pub fn wait_same(&self, table: &str, select: impl Fn() -> Vec<(String, String)>) {
         wait_for(&format!("{table} to hold what SELECT shows"), SOON, || {
             let expected = select();
             let rows = self.tables.summaries().into_iter().find(|summary| summary.name == table).expect("the table is captured").rows;
@@ -109,7 +109,7 @@ impl Capture {
 
     /// Waits for the capture to end by itself.
     #[track_caller]
-    fn end(mut self) -> Result<(), Stop> {
+    pub fn end(mut self) -> Result<(), Stop> {
         let ended = self.ended.take().expect("it was not awaited before");
         wait_for("the capture to end", SOON, || if ended.is_finished() { Ok(()) } else { Err(format!("{:?}", self.tables.summaries())) });
         ended.join().expect("it does not panic")
@@ -122,11 +122,11 @@ impl Drop for Capture {
     }
 }
 
-fn sections(tables: &[&str]) -> String {
+pub fn sections(tables: &[&str]) -> String {
     tables.iter().map(|source| format!("[tables.{}]\nmysql = \"{source}\"\n", source.rsplit('.').next().unwrap_or(source))).collect()
 }
 
-fn plan(mysql: &str, tables: &str) -> Plan {
+pub fn plan(mysql: &str, tables: &str) -> Plan {
     let server_id =
         100_000 + std::process::id() % 100_000 * 100 + unique("").rsplit('_').next().and_then(|n| n.parse::<u32>().ok()).unwrap_or(0);
     let text =
@@ -135,7 +135,7 @@ fn plan(mysql: &str, tables: &str) -> Plan {
 }
 
 /// A table `items` of `id` and `name` in a database of its own; the database's name.
-fn items(mysql: &Mysql) -> String {
+pub fn items(mysql: &Mysql) -> String {
     let database = mysql.database("capture");
     mysql.exec(&format!(
         "create table {database}.items (id int primary key, name varchar(50)); insert into {database}.items values (1, 'one'), (2, 'two')"
@@ -143,7 +143,7 @@ fn items(mysql: &Mysql) -> String {
     database
 }
 
-fn select_items(mysql: &Mysql, table: &str) -> Vec<(String, String)> {
+pub fn select_items(mysql: &Mysql, table: &str) -> Vec<(String, String)> {
     mysql.rows(&format!("select cast(id as char), concat('{{\"id\":', id, ',\"name\":\"', name, '\"}}') from {table}"))
 }
 

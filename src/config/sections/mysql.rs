@@ -51,6 +51,7 @@ pub(super) fn read(section: Section<'_>, name: &str, instance: &str, tables: &[T
         heartbeat: section.duration("heartbeat", 10 * second, second..=600 * second),
         snapshot_lock: section.choice("snapshot_lock"),
         snapshot_chunk: section.integer("snapshot_chunk", 10_000, 1..=1_000_000) as usize,
+        snapshot_connections: section.integer("snapshot_connections", 2, 1..=16) as usize,
     };
     section.close();
     Some(plan)
