@@ -33,6 +33,22 @@ impl Position {
         (file_order(&self.file), self.offset) >= (file_order(&other.file), other.offset)
     }
 
+    /// Whether everything up to `other` is also up to here.
+    pub fn contains(&self, other: &Position) -> bool {
+        match (&self.gtids, &other.gtids) {
+            (Some(ours), Some(theirs)) => ours.contains_all(theirs),
+            _ => self.reaches(other),
+        }
+    }
+
+    /// Whether a transaction is up to here, by its identity if that is a GTID, else by the place after it.
+    pub fn covers(&self, id: &str, after: &Position) -> bool {
+        match (&self.gtids, id.parse::<GtidSet>()) {
+            (Some(ours), Ok(one)) if !one.is_empty() => ours.contains_all(&one),
+            _ => self.reaches(after),
+        }
+    }
+
     /// `uuid:file:offset`, the identity of a transaction that has no GTID (contract E5).
     pub fn place(&self) -> String {
         format!("{}:{}:{}", self.server_uuid, self.file, self.offset)

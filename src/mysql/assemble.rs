@@ -55,8 +55,8 @@ pub trait Maker {
     /// What went out differently since the last call.
     fn take_counts(&self, reader: &mut Self::Reader) -> Counts;
 
-    /// `TRUNCATE TABLE`: every row is gone.
-    fn truncate(&self, table: TableId, place: &Place<'_>) -> Self::Change;
+    /// `TRUNCATE TABLE`: every row is gone. `None` where nothing has been made of the table.
+    fn truncate(&self, table: TableId, place: &Place<'_>) -> Option<Self::Change>;
 
     /// Bytes a change holds.
     fn bytes(&self, change: &Self::Change) -> usize;
@@ -84,7 +84,7 @@ pub struct Place<'a> {
 #[derive(Debug)]
 pub enum Step<C> {
     Apply(Transaction<C>),
-    /// The first changes of a transaction above the limit of [`Assembler::split_above`]; more follow, the last ones by `Apply`.
+    /// The first changes of a transaction above the limit ([`Assembler::splitting`]); more follow, the last ones by `Apply`.
     Part {
         /// As [`Transaction::id`] will be.
         id: String,
@@ -243,9 +243,9 @@ impl<M: Maker> Assembler<M> {
         }
     }
 
-    /// Hands transactions above the limit out in parts, so that no more than the limit is held.
-    pub fn split_above_limit(mut self) -> Self {
-        self.split = true;
+    /// Whether transactions above the limit are handed out in parts, so that no more than the limit is held.
+    pub fn splitting(mut self, split: bool) -> Self {
+        self.split = split;
         self
     }
 
@@ -260,6 +260,11 @@ impl<M: Maker> Assembler<M> {
 
     pub fn take_tally(&mut self) -> Tally {
         std::mem::take(&mut self.tally)
+    }
+
+    /// Whether everything up to a place of this server has been read.
+    pub fn has_reached(&self, until: &Position) -> bool {
+        self.open.is_none() && self.steps.is_empty() && self.here.reaches(until)
     }
 
     /// Whether every table follows or is stopped.
@@ -519,7 +524,7 @@ impl<M: Maker> Assembler<M> {
                 };
                 let change = self.maker.truncate(id(index), &place);
                 let open = self.open();
-                open.changes.push(change);
+                open.changes.extend(change);
                 open.rows += 1;
             }
             _ => self.changed_unseen(index, false),

@@ -66,8 +66,8 @@ impl Maker for JsonMaker {
         reader.shape_mut().take_counts()
     }
 
-    fn truncate(&self, table: TableId, _: &Place<'_>) -> Change {
-        Change::Truncate { table }
+    fn truncate(&self, table: TableId, _: &Place<'_>) -> Option<Change> {
+        Some(Change::Truncate { table })
     }
 
     fn bytes(&self, change: &Change) -> usize {

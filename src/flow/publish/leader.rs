@@ -98,9 +98,12 @@ impl<'a> Leader<'a> {
         self.catch_up().await?;
         let from = self.progress.position.clone().ok_or_else(|| Ended::Again("no table can be published".into()))?;
         let joined: Vec<TableId> = self.published().filter(|&table| self.follows(table)).collect();
-        let mut stream = self.stream(&from, &joined, None).await?;
+        let mut stream = self.stream(&from, &joined, self.known(), true).await?;
         info!(position = %from, "publishing the changes of {} tables", joined.len());
         loop {
+            if self.publisher.is_stopping() {
+                self.commit()?;
+            }
             self.beat()?;
             match stream.read(false).await? {
                 Read::Step(step) => self.act(step, &mut stream.assembler)?,
@@ -125,23 +128,19 @@ impl<'a> Leader<'a> {
             if self.progress.position.as_ref() != Some(position) {
                 self.progress.position = Some(position.clone());
                 self.settle();
-                self.writer.keep_alive()?;
+                self.writer.touch_source();
                 self.commit()?;
             }
         }
         Ok(())
     }
 
-    /// A stream in which these tables are followed. `locate`: a table whose rows say where they stand.
-    pub async fn stream(&self, from: &Position, tables: &[TableId], locate: Option<&[Known]>) -> Result<Stream, Ended> {
+    /// A stream in which these tables are followed. `split`: large transactions come in parts.
+    pub async fn stream(&self, from: &Position, tables: &[TableId], known: Vec<Known>, split: bool) -> Result<Stream, Ended> {
         let plan = &self.publisher.plan;
-        let known = match locate {
-            Some(known) => known.to_vec(),
-            None => self.known.iter().map(|(_, known)| known.clone()).collect(),
-        };
         let maker = ChangeMaker::new(&plan.name, known);
         let mut assembler =
-            Assembler::new(maker, &plan.tables, from.clone(), self.fold_case, plan.limits.transaction_bytes).split_above_limit();
+            Assembler::new(maker, &plan.tables, from.clone(), self.fold_case, plan.limits.transaction_bytes).splitting(split);
         for &table in tables {
             assembler.follow(table, self.known[table.index()].0.clone());
         }
@@ -152,7 +151,6 @@ impl<'a> Leader<'a> {
     /// Whether we go on: not while somebody else is elected, or the daemon stops.
     pub fn beat(&mut self) -> Result<(), Ended> {
         if self.publisher.is_stopping() {
-            self.commit()?;
             return Err(Ended::Stopped);
         }
         if self.asked.elapsed() < ELECTION {
@@ -331,8 +329,9 @@ impl<'a> Leader<'a> {
         &self.known[table.index()].0
     }
 
-    pub fn known(&self) -> impl Iterator<Item = &Known> {
-        self.known.iter().map(|(_, known)| known)
+    /// Per table of the plan.
+    pub fn known(&self) -> Vec<Known> {
+        self.known.iter().map(|(_, known)| known.clone()).collect()
     }
 
     /// Tables with a change topic.

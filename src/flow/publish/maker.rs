@@ -1,5 +1,6 @@
 //! Rows of the binlog and of snapshots to changes that are ready to be written: rows and keys as they stand in a change record.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use crate::config::plan::TablePlan;
@@ -14,7 +15,6 @@ use crate::mysql::render::Counts;
 use crate::mysql::table_map::TableMap;
 
 /// One row change of a published table.
-#[derive(Debug)]
 pub struct Published {
     pub table: TableId,
     pub kind: Kind,
@@ -29,12 +29,6 @@ pub struct Published {
     ends: [u32; 3],
     /// Where the row stands in its table, before and after; only where [`ChangeMaker::locate`] was asked to tell.
     pub places: Option<Box<Places>>,
-}
-
-impl std::fmt::Debug for Form {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Form")
-    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,6 +89,19 @@ impl Published {
         Some(Published::new(self.table, Kind::Read, &self.event, &self.form, [b"", self.key(), b"", after]))
     }
 
+    /// Of an update or a change of key, what it takes away.
+    pub fn as_delete(&self) -> Published {
+        let key = if self.kind == Kind::Move { self.old_key() } else { self.key() };
+        let parts = [b"", key, self.before().unwrap_or_default(), b""];
+        Published { number: self.number, row: self.row, ..Published::new(self.table, Kind::Delete, &self.event, &self.form, parts) }
+    }
+
+    /// Of an update or a change of key, what it brings.
+    pub fn as_create(&self) -> Published {
+        let parts = [b"", self.key(), b"", self.after().unwrap_or_default()];
+        Published { number: self.number, row: self.row, ..Published::new(self.table, Kind::Create, &self.event, &self.form, parts) }
+    }
+
     /// A delete of a row of which only the key is known.
     pub fn delete(table: TableId, event: &Arc<Event>, form: &Arc<Form>, key: &[u8], before: &[u8]) -> Published {
         Published::new(table, Kind::Delete, event, form, [b"", key, before, b""])
@@ -110,6 +117,11 @@ impl Published {
         let bytes = parts.concat().into_boxed_slice();
         Published { table, kind, number: 0, row: 0, event: Arc::clone(event), form: Arc::clone(form), bytes, ends, places: None }
     }
+}
+
+/// The form of records alone, where no row is written.
+pub fn record_form(schema: &Schema, plan: &TablePlan, details: &Details, name: &str) -> Result<Arc<Form>, DecodeError> {
+    Ok(RowForm::new(schema, plan, details, name)?.records)
 }
 
 /// What is the same for all rows of a table under one schema.
@@ -139,9 +151,11 @@ fn refused(error: debezium::Error) -> DecodeError {
 }
 
 /// What is known of a published table beside its schema.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Known {
     pub details: Details,
+    /// The form of the table's records as the catalogue describes it now.
+    pub form: Option<Arc<Form>>,
     /// Set while the table is read in part: changes then say where their rows stand.
     pub locate: Option<Arc<TableInfo>>,
 }
@@ -151,6 +165,8 @@ pub struct ChangeMaker {
     /// The configuration's name, in the block `source`.
     name: String,
     known: Vec<Known>,
+    /// Per table the form of the last table map, for a truncate, which has none.
+    latest: RefCell<Vec<Option<Arc<Form>>>>,
 }
 
 pub struct ChangeReader {
@@ -169,7 +185,8 @@ pub struct ChangeReader {
 impl ChangeMaker {
     /// `known`: per table of the plan.
     pub fn new(name: &str, known: Vec<Known>) -> Self {
-        Self { name: name.to_owned(), known }
+        let latest = RefCell::new(known.iter().map(|known| known.form.clone()).collect());
+        Self { name: name.to_owned(), known, latest }
     }
 }
 
@@ -181,8 +198,9 @@ impl Maker for ChangeMaker {
     const NUMBERS_ROWS: bool = true;
 
     fn reader(&self, table: TableId, plan: &TablePlan, map: &TableMap, schema: Schema) -> Result<ChangeReader, DecodeError> {
-        let Known { details, locate } = &self.known[table.index()];
+        let Known { details, locate, .. } = &self.known[table.index()];
         let form = RowForm::new(&schema, plan, details, &self.name)?;
+        self.latest.borrow_mut()[table.index()] = Some(Arc::clone(&form.records));
         let rows = form.rows.row_schema();
         let reader = RowReader::new(map, form.rows.source_columns(), rows, plan.invalid_text)?;
         let walk = locate.as_ref().map(|info| {
@@ -262,8 +280,10 @@ impl Maker for ChangeMaker {
         reader.form.take_counts()
     }
 
-    fn truncate(&self, table: TableId, place: &EventPlace<'_>) -> Published {
-        todo!()
+    fn truncate(&self, table: TableId, place: &EventPlace<'_>) -> Option<Published> {
+        let form = self.latest.borrow()[table.index()].clone()?;
+        let event = Arc::new(Event::at(place));
+        Some(Published { number: place.number, ..Published::new(table, Kind::Truncate, &event, &form, [b""; 4]) })
     }
 
     fn bytes(&self, change: &Published) -> usize {

@@ -5,7 +5,7 @@
 //! ```text
 //! key `source`            {"format":1,"position":"<position>","part":null}
 //!                         everything up to the position is published for every table that follows it. `part`: of the transaction
-//!                         after it, split by limits.transaction_bytes, so many changes are out: {"id":"…","changes":n,"parts":k}
+//!                         after it, split by limits.transaction_bytes, the changes before `next` are out: {"id":"…","next":n,"parts":k}
 //! key `table/<name>`      {"format":1,"mysql":"db.table","topic":"…","state":{…}}
 //!   {"kind":"following"}                             published up to `source`
 //!   {"kind":"reading","at":"<position>","place":"…"} rows up to the place are published as of the position; without a place none
@@ -40,8 +40,8 @@ pub struct Progress {
 pub struct Part {
     /// Identity of the transaction.
     pub id: String,
-    /// Changes published.
-    pub changes: u64,
+    /// The number of its next change: all before it are out.
+    pub next: u64,
     /// Parts published.
     pub parts: u32,
 }
@@ -205,7 +205,7 @@ mod tests {
             TableState::Stopped { reason: "too-large".into(), message: "a row".into() },
         ];
         let mut progress =
-            Progress { position: Some(at(12)), part: Some(Part { id: "x:1".into(), changes: 9, parts: 2 }), ..Progress::default() };
+            Progress { position: Some(at(12)), part: Some(Part { id: "x:1".into(), next: 9, parts: 2 }), ..Progress::default() };
         for (index, state) in states.into_iter().enumerate() {
             let table = TableProgress { mysql: "shop.t".into(), topic: "t".into(), state };
             progress.tables.insert(format!("t{index}"), table);

@@ -35,8 +35,10 @@ pub struct Common<'a> {
     pub gtid: Option<&'a str>,
     /// Commit time; 0 where the binlog does not say.
     pub committed_us: u64,
-    /// `k` or `k/n` where the transaction is split.
+    /// The number of the part where the transaction is split.
     pub part: Option<&'a str>,
+    /// `k/n`, for the last record of the change that ends the transaction.
+    pub last_part: Option<&'a str>,
 }
 
 /// Why a change was not written.
@@ -62,6 +64,8 @@ pub struct Writer {
     /// Bytes in the open transaction.
     bytes: usize,
     records: u64,
+    /// The position is to be written.
+    moved: bool,
     /// Tables whose progress is to be written.
     dirty: BTreeSet<String>,
     scratch: Scratch,
@@ -85,6 +89,7 @@ impl Writer {
             open: None,
             bytes: 0,
             records: 0,
+            moved: false,
             dirty: BTreeSet::new(),
             scratch: Scratch::default(),
         }
@@ -131,9 +136,9 @@ impl Writer {
             buffer.clear();
         }
         let _ = write!(origin, "{}/{}", common.origin, change.number);
-        let headers = |more: Option<(&str, &[u8])>| {
+        let headers = |more: Option<(&str, &[u8])>, is_last: bool| {
             let mut headers = OwnedHeaders::new_with_capacity(3).insert(Header { key: "larder-origin", value: Some(&*origin) });
-            if let Some(part) = common.part {
+            if let Some(part) = common.last_part.filter(|_| is_last).or(common.part) {
                 headers = headers.insert(Header { key: "larder-part", value: Some(part) });
             }
             if let Some((key, value)) = more {
@@ -147,11 +152,13 @@ impl Writer {
         let mut records: [Option<(Option<&[u8]>, Option<&[u8]>, OwnedHeaders)>; 3] = [None, None, None];
         match change.kind {
             Kind::Truncate => {
-                form.write_value(value, &record(Op::Truncate, None, None));
-                check(None, Some(value), &headers(None), target.bound)?;
+                form.write_value(&record(Op::Truncate, None, None), value);
+                check(None, Some(value), &headers(None, true), target.bound)?;
                 for partition in 0..target.partitions {
-                    self.send(Outgoing { partition: Some(partition), value: Some(value), ..outgoing }, headers(None))?;
+                    let is_last = partition + 1 == target.partitions;
+                    self.send(Outgoing { partition: Some(partition), value: Some(value), ..outgoing }, headers(None, is_last))?;
                 }
+                self.records += 1;
                 return Ok(());
             }
             Kind::Create | Kind::Read | Kind::Update => {
@@ -160,24 +167,24 @@ impl Writer {
                     Kind::Read => Op::Read,
                     _ => Op::Update,
                 };
-                form.write_key(key, change.key());
-                form.write_value(value, &record(op, change.before(), change.after()));
-                records[0] = Some((Some(key), Some(value), headers(None)));
+                form.write_key(change.key(), key);
+                form.write_value(&record(op, change.before(), change.after()), value);
+                records[0] = Some((Some(key), Some(value), headers(None, true)));
             }
             Kind::Delete => {
-                form.write_key(key, change.key());
-                form.write_value(value, &record(Op::Delete, change.before(), None));
-                records[0] = Some((Some(key), Some(value), headers(None)));
-                records[1] = target.tombstones.then(|| (Some(&**key), None, headers(None)));
+                form.write_key(change.key(), key);
+                form.write_value(&record(Op::Delete, change.before(), None), value);
+                records[0] = Some((Some(key), Some(value), headers(None, !target.tombstones)));
+                records[1] = target.tombstones.then(|| (Some(&**key), None, headers(None, true)));
             }
             Kind::Move => {
-                form.write_key(old_key, change.old_key());
-                form.write_key(key, change.key());
-                form.write_value(value, &record(Op::Delete, change.before(), None));
-                form.write_value(second, &record(Op::Create, None, change.after()));
-                records[0] = Some((Some(old_key), Some(value), headers(Some((NEW_KEY_HEADER, change.key())))));
-                records[1] = target.tombstones.then(|| (Some(&**old_key), None, headers(None)));
-                records[2] = Some((Some(key), Some(second), headers(Some((OLD_KEY_HEADER, change.old_key())))));
+                form.write_key(change.old_key(), old_key);
+                form.write_key(change.key(), key);
+                form.write_value(&record(Op::Delete, change.before(), None), value);
+                form.write_value(&record(Op::Create, None, change.after()), second);
+                records[0] = Some((Some(old_key), Some(value), headers(Some((NEW_KEY_HEADER, change.key())), false)));
+                records[1] = target.tombstones.then(|| (Some(&**old_key), None, headers(None, false)));
+                records[2] = Some((Some(key), Some(second), headers(Some((OLD_KEY_HEADER, change.old_key())), true)));
             }
         }
         for (key, value, headers) in records.iter().flatten() {
@@ -186,7 +193,13 @@ impl Writer {
         for (key, value, headers) in records.into_iter().flatten() {
             self.send(Outgoing { key, value, ..outgoing }, headers)?;
         }
+        self.records += 1;
         Ok(())
+    }
+
+    /// The position goes out with the next commit, also if nothing else does.
+    pub fn touch_source(&mut self) {
+        self.moved = true;
     }
 
     /// The state of this table goes out with the next commit.
@@ -201,10 +214,10 @@ impl Writer {
 
     /// Whether there is anything to commit.
     pub fn is_open(&self) -> bool {
-        self.open.is_some() || !self.dirty.is_empty()
+        self.open.is_some() || self.moved || !self.dirty.is_empty()
     }
 
-    /// Commits what was written, with the progress. Returns how many records of changes are out.
+    /// Commits what was written, with the progress. Returns how many changes are out.
     pub fn commit(&mut self, progress: &Progress) -> Result<u64, Fault> {
         let fault = |refused| match refused {
             Refused::Fault(fault) => fault,
@@ -229,6 +242,7 @@ impl Writer {
         }
         self.producer.commit(self.producer.deadline())?;
         self.open = None;
+        self.moved = false;
         self.bytes = 0;
         Ok(std::mem::take(&mut self.records))
     }
@@ -252,7 +266,6 @@ impl Writer {
             SendError::Fault(fault) => Refused::Fault(fault),
         })?;
         self.bytes += bytes;
-        self.records += 1;
         Ok(())
     }
 }
