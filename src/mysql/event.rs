@@ -90,7 +90,7 @@ pub fn begin(event_kind: u8, body: &[u8]) -> Result<Begin, Fault> {
     cursor.u8()?;
     let uuid = uuid(cursor.take(16)?)?;
     let number = cursor.uint(8)?;
-    let gtid = (event_kind == kind::GTID).then(|| Gtid { source: Source { uuid, tag: "".into() }, number });
+    let gtid = (event_kind == kind::GTID).then(|| Gtid::MySql { source: Source { uuid, tag: "".into() }, number });
     // Logical clock: type code 2 and two numbers; then the commit times, the original one only where it differs.
     let mut committed_us = 0;
     if cursor.rest().first() == Some(&2) {
@@ -142,7 +142,7 @@ fn begin_tagged(body: &[u8]) -> Result<Begin, Fault> {
             _ => break,
         }
     }
-    Ok(Begin { gtid: Some(Gtid { source, number }), committed_us })
+    Ok(Begin { gtid: Some(Gtid::MySql { source, number }), committed_us })
 }
 
 /// A number of 1 to 9 bytes: as many lowest one bits in the first byte as bytes follow it.
