@@ -15,6 +15,7 @@ use mysql_async::{BinlogStream, BinlogStreamRequest, Sid};
 
 use super::connect::{self, Error};
 use super::event::{RawEvent, kind};
+use super::mariadb;
 use crate::config::plan::MysqlPlan;
 use crate::model::Position;
 
@@ -36,6 +37,10 @@ impl Binlog {
         connection.query_drop(format!("SET @master_heartbeat_period = {period}, @source_heartbeat_period = {period}")).await?;
         let request = BinlogStreamRequest::new(plan.server_id);
         let stream = match &from.gtids {
+            Some(gtids) if connect::is_mariadb(&connection) => {
+                mariadb::prepare_stream(&mut connection, gtids).await?;
+                connection.get_binlog_stream(request.with_pos(4_u64)).await?
+            }
             Some(gtids) => {
                 // The protocol wants one entry per uuid and tag.
                 let sids = gtids.sources().map(|(source, intervals)| {
