@@ -17,6 +17,7 @@ pub mod assemble;
 pub mod binlog;
 pub mod event;
 pub mod statement;
+pub mod unpack;
 
 pub mod charset;
 pub mod decode;
