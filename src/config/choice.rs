@@ -1,6 +1,6 @@
 //! Keys with a closed list of values: the text and the meaning of each stand once, for reading and for showing.
 
-use super::plan::{Cascades, DecimalForm, InvalidText, LogFormat, MysqlTls, SnapshotLock};
+use super::plan::{Cascades, DecimalForm, InvalidText, LogFormat, MysqlTls, OnPurge, SnapshotLock};
 use crate::join::{Bad, Missing, Start};
 
 pub(super) trait Choice: Copy + PartialEq + 'static {
@@ -23,6 +23,10 @@ impl Choice for MysqlTls {
 
 impl Choice for SnapshotLock {
     const VALUES: &'static [(&'static str, Self)] = &[("none", Self::None), ("brief", Self::Brief)];
+}
+
+impl Choice for OnPurge {
+    const VALUES: &'static [(&'static str, Self)] = &[("exit", Self::Exit), ("resnapshot", Self::Resnapshot)];
 }
 
 impl Choice for Cascades {

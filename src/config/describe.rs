@@ -118,6 +118,7 @@ fn mysql(mysql: &MysqlPlan) -> Value {
         "server_id": mysql.server_id,
         "heartbeat": show_duration(mysql.heartbeat),
         "snapshot_lock": mysql.snapshot_lock.shown(),
+        "on_purge": mysql.on_purge.shown(),
         "snapshot_chunk": mysql.snapshot_chunk,
         "snapshot_connections": mysql.snapshot_connections,
     })

@@ -38,6 +38,8 @@ pub struct MysqlPlan {
     pub server_id: u32,
     pub heartbeat: Duration,
     pub snapshot_lock: SnapshotLock,
+    /// When the server no longer has what follows our position.
+    pub on_purge: OnPurge,
     /// Rows per snapshot chunk.
     pub snapshot_chunk: usize,
     /// Connections that read a snapshot side by side.
@@ -56,6 +58,14 @@ pub enum MysqlTls {
 pub enum SnapshotLock {
     None,
     Brief,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnPurge {
+    /// A person decides: exit code 5.
+    Exit,
+    /// The tables are read again.
+    Resnapshot,
 }
 
 #[derive(Debug, Clone)]

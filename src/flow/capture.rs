@@ -12,13 +12,14 @@ use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use crate::config::Plan;
-use crate::config::plan::MysqlPlan;
+use crate::config::plan::{MysqlPlan, OnPurge};
 use crate::model::position::GtidSet;
 use crate::model::{Change, Reason, Stop, TableId};
 use crate::mysql::SourceStatus;
 use crate::mysql::assemble::{Assembler, Broken, Step};
 use crate::mysql::binlog::Binlog;
 use crate::mysql::connect::{self, Error};
+use crate::mysql::identity::{self, Verdict};
 use crate::mysql::load::{self, Loaded};
 use crate::mysql::preconditions::{self, ServerInfo};
 use crate::mysql::render::Shape;
@@ -28,6 +29,9 @@ use crate::table::Tables;
 
 /// Connections lost within this time of their start count as quick.
 const QUICK: Duration = Duration::from_secs(30);
+
+/// Pause before tables are read again because of a purge: binlogs that go while they are read must not make it a tight loop.
+const READ_AGAIN: Duration = Duration::from_secs(1);
 
 /// So many quick disconnects that name our server id are no accident (contract A3).
 const CLASHES: u32 = 3;
@@ -229,18 +233,20 @@ impl Capture {
                 Error::Lost(text) | Error::NoTable(text) => warn!("the binlog stream was lost, it is opened again: {text}"),
                 refused @ Error::Refused(_) => return Err(self.refused(&refused)),
                 Error::Purged(text) => {
+                    let missing = identity::missing(&self.mysql, assembler.position()).await;
+                    let missing = missing.unwrap_or_else(|error| format!("what was asked for ({error})"));
+                    let at = assembler.position();
                     let message = format!(
-                        "the binlog after {} is gone: {text}; restart Larder to read the tables again from a snapshot, and raise binlog_expire_logs_seconds so that it does not happen again",
-                        assembler.position()
+                        "the server no longer has all that follows {at}: {missing} is missing ({text}); raise binlog_expire_logs_seconds so that it does not happen again"
                     );
-                    return Err(Stop::Operator { reason: Reason::Purged, message });
+                    self.gone(Reason::Purged, message)?;
+                    tokio::time::sleep(READ_AGAIN).await;
+                    return Ok(());
                 }
                 Error::Reset(text) => {
-                    let message = format!(
-                        "the server cannot go on at {}: {text}; restart Larder to read the tables again from a snapshot",
-                        assembler.position()
-                    );
-                    return Err(Stop::Operator { reason: Reason::Reset, message });
+                    self.gone(Reason::Reset, format!("the server cannot go on at {}: {text}", assembler.position()))?;
+                    tokio::time::sleep(READ_AGAIN).await;
+                    return Ok(());
                 }
             }
             tokio::time::sleep(backoff.next().unwrap_or(LONGEST_WAIT)).await;
@@ -260,46 +266,44 @@ impl Capture {
 
     /// Whether the server behind the address can go on where we stopped (contract A2).
     async fn identify(&self, assembler: &mut Assembler<JsonMaker>) -> Result<Identity, Stop> {
-        let now = async {
-            let mut connection = connect::connect(&self.mysql).await?;
-            let now = connect::position(&mut connection).await?;
-            let _ = connection.disconnect().await;
-            Ok::<_, Error>(now)
-        };
-        let now = match now.await {
-            Ok(now) => now,
-            Err(refused @ Error::Refused(_)) => return Err(self.refused(&refused)),
-            Err(error) => return Ok(Identity::Unreachable(error.to_string())),
-        };
-        let ours = assembler.position();
-        let same_server = ours.server_uuid == now.server_uuid;
-        let replaced = |message: String| Err(Stop::Operator { reason: Reason::ServerReplaced, message });
-        match (&ours.gtids, &now.gtids) {
-            (Some(known), Some(executed)) if !executed.contains_all(known) => replaced(format!(
-                "the server {} lacks transactions we have: it executed {executed}, we applied {known}; restart Larder to read the tables again from a snapshot of it",
-                now.server_uuid
-            )),
-            (Some(_), Some(_)) if same_server => Ok(Identity::Same),
-            (Some(_), Some(_)) => {
-                warn!("the server behind {}:{} is now {}, it has all our transactions", self.mysql.host, self.mysql.port, now.server_uuid);
+        match identity::ask(&self.mysql, assembler.position()).await {
+            Err(refused @ Error::Refused(_)) => Err(self.refused(&refused)),
+            Err(error) => Ok(Identity::Unreachable(error.to_string())),
+            Ok(Verdict::Same) => Ok(Identity::Same),
+            Ok(Verdict::Anew(why)) => {
+                warn!("{why}");
+                Ok(Identity::Again)
+            }
+            Ok(Verdict::Moved(server_uuid)) => {
+                warn!("the server behind {}:{} is now {server_uuid}, it has all our transactions", self.mysql.host, self.mysql.port);
                 if !assembler.is_settled() {
                     // Where the view stands is said in files of the server that is gone.
                     return Ok(Identity::Again);
                 }
-                assembler.moved(&now.server_uuid);
+                assembler.moved(&server_uuid);
                 Ok(Identity::Same)
             }
-            // GTIDs were switched on or off: file and offset go on, but the identity of transactions changes.
-            (Some(_), None) | (None, Some(_)) if same_server => Ok(Identity::Again),
-            (None, None) if same_server && u32::try_from(ours.offset).is_err() => {
-                warn!("without GTIDs a stream cannot be resumed beyond 4 GiB of a binlog file");
-                Ok(Identity::Again)
+            Ok(Verdict::Lacking { reason: Reason::Reset, message }) => self.gone(Reason::Reset, message).map(|()| Identity::Again),
+            Ok(Verdict::Lacking { reason, message }) => {
+                let message = format!("{message}; restart Larder to read the tables again from a snapshot of it");
+                Err(Stop::Operator { reason, message })
             }
-            (None, None) if same_server => Ok(Identity::Same),
-            _ => replaced(format!(
-                "the server is now {}, it was {}, and without GTIDs nobody can say where its binlog goes on; restart Larder to read the tables again from a snapshot of it",
-                now.server_uuid, ours.server_uuid
-            )),
+        }
+    }
+
+    /// What follows our position is no longer there: a person decides how to go on, or has decided by `on_purge`.
+    fn gone(&self, reason: Reason, message: String) -> Result<(), Stop> {
+        match self.mysql.on_purge {
+            OnPurge::Resnapshot => {
+                warn!(reason = reason.code(), "{message}; mysql.on_purge says to read the tables again");
+                Ok(())
+            }
+            OnPurge::Exit => {
+                let message = format!(
+                    "{message}; restart Larder to read the tables again from a snapshot, or have it do so by mysql.on_purge = \"resnapshot\""
+                );
+                Err(Stop::Operator { reason, message })
+            }
         }
     }
 

@@ -1,6 +1,7 @@
 //! The words of the data's way: values, rows, keys, changes, transactions, positions, records. Pure; uses nothing of ours.
 
 pub mod change;
+pub mod gtid;
 pub mod key;
 pub mod position;
 pub mod row;

@@ -179,7 +179,7 @@ struct Payload {
 
 struct Open<C> {
     begin: Begin,
-    /// BEGIN or XA START was seen: statements do not end the transaction.
+    /// BEGIN or XA START was seen, or the transaction needs none: statements do not end it.
     started: bool,
     /// Where it begins.
     offset: u64,
@@ -349,6 +349,13 @@ impl<M: Maker> Assembler<M> {
                 let begin = self.check(event::begin(event.kind, event.body))?;
                 self.begin(begin, self.start(event));
             }
+            kind::MARIADB_GTID => {
+                if self.open.is_some() {
+                    return Err(self.damaged(Fault::Invalid("a transaction that does not end")));
+                }
+                let begin = self.check(event::begin_mariadb(event))?;
+                self.begin(begin, self.start(event));
+            }
             kind::QUERY => {
                 let query = self.check(event::query(event.body))?;
                 self.statement(&query, event);
@@ -403,7 +410,10 @@ impl<M: Maker> Assembler<M> {
             | kind::IGNORABLE
             | kind::PREVIOUS_GTIDS
             | kind::TRANSACTION_CONTEXT
-            | kind::VIEW_CHANGE => {
+            | kind::VIEW_CHANGE
+            | kind::ANNOTATE_ROWS
+            | kind::BINLOG_CHECKPOINT
+            | kind::GTID_LIST => {
                 if self.open.is_none() {
                     self.settle();
                 }
@@ -419,8 +429,8 @@ impl<M: Maker> Assembler<M> {
             self.maps.clear();
         }
         self.open = Some(Open {
+            started: begin.started,
             begin,
-            started: false,
             offset,
             thread: None,
             changes: Vec::new(),
@@ -436,7 +446,7 @@ impl<M: Maker> Assembler<M> {
     /// The open transaction; one without identity where the server wrote no GTID event.
     fn open(&mut self) -> &mut Open<M::Change> {
         if self.open.is_none() {
-            self.begin(Begin { gtid: None, committed_us: 0 }, self.here.offset);
+            self.begin(Begin { gtid: None, committed_us: 0, started: false }, self.here.offset);
         }
         self.open.as_mut().expect("it was just begun")
     }

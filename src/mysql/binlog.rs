@@ -1,7 +1,9 @@
 //! The binlog stream of one connection: verified events, in order, or the reason why there are no more.
 //!
 //! The checksum of an event is verified before any byte of it is ours to parse. `mysql_async` looks into table maps and payloads
-//! by itself and may panic on damaged ones: its panics are caught here and become [`Error::Damaged`].
+//! by itself and may panic on damaged ones: its panics are caught here and become [`Error::Damaged`]. What MariaDB sends otherwise
+//! than MySQL ends here: events come out as if they had never been compressed, and the first one without the checksum that the
+//! library does not know of yet.
 
 use std::panic::AssertUnwindSafe;
 use std::str::FromStr as _;
@@ -15,6 +17,7 @@ use mysql_async::{BinlogStream, BinlogStreamRequest, Sid};
 
 use super::connect::{self, Error};
 use super::event::{RawEvent, kind};
+use super::{mariadb, unpack};
 use crate::config::plan::MysqlPlan;
 use crate::model::Position;
 
@@ -36,6 +39,10 @@ impl Binlog {
         connection.query_drop(format!("SET @master_heartbeat_period = {period}, @source_heartbeat_period = {period}")).await?;
         let request = BinlogStreamRequest::new(plan.server_id);
         let stream = match &from.gtids {
+            Some(gtids) if connect::is_mariadb(&connection) => {
+                mariadb::prepare_stream(&mut connection, gtids).await?;
+                connection.get_binlog_stream(request.with_pos(4_u64)).await?
+            }
             Some(gtids) => {
                 // The protocol wants one entry per uuid and tag.
                 let sids = gtids.sources().map(|(source, intervals)| {
@@ -73,13 +80,17 @@ impl Binlog {
         let event = next
             .map_err(|()| Error::Damaged("the binlog stream has bytes that cannot be read".into()))?
             .ok_or_else(|| Error::Lost("the server ended the binlog stream".into()))??;
-        let event = BinlogEvent(event);
+        let mut event = BinlogEvent { checksum_bytes: stray_checksum(&event), event, unpacked: None };
         let raw = event.raw();
         if self.payload > 0 {
             self.payload = self.payload.saturating_sub(u64::from(raw.size));
             return Ok(event);
         }
         event.verify()?;
+        if let Some(unpacked) = unpack::unpacked(&raw).map_err(|fault| Error::Damaged(format!("before offset {}: {fault}", raw.end)))? {
+            event.unpacked = Some(unpacked);
+            return Ok(event);
+        }
         if raw.kind == kind::TRANSACTION_PAYLOAD {
             self.payload =
                 super::event::payload_size(raw.body).map_err(|fault| Error::Damaged(format!("a compressed transaction: {fault}")))?;
@@ -89,30 +100,63 @@ impl Binlog {
 }
 
 /// An event as it came.
-pub struct BinlogEvent(Event);
+pub struct BinlogEvent {
+    event: Event,
+    /// At the end of the body, which are none of it.
+    checksum_bytes: usize,
+    /// Type and body without MariaDB's compression.
+    unpacked: Option<(u8, Vec<u8>)>,
+}
+
+/// The description of the binlog says whether events end with a checksum. MariaDB sends one event before it, a rotation to the file it
+/// begins with, and that has one already.
+fn stray_checksum(event: &Event) -> usize {
+    let (header, data) = (event.header(), event.data());
+    let described = !matches!(event.footer().get_checksum_alg(), Ok(None));
+    let Some((content, checksum)) = data.split_last_chunk::<4>() else { return 0 };
+    if described || header.event_type_raw() != kind::ROTATE {
+        return 0;
+    }
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&header.timestamp().to_le_bytes());
+    hasher.update(&[header.event_type_raw()]);
+    for number in [header.server_id(), header.event_size(), header.log_pos()] {
+        hasher.update(&number.to_le_bytes());
+    }
+    hasher.update(&header.flags_raw().to_le_bytes());
+    hasher.update(content);
+    if hasher.finalize() == u32::from_le_bytes(*checksum) { checksum.len() } else { 0 }
+}
 
 impl BinlogEvent {
     pub fn raw(&self) -> RawEvent<'_> {
-        let header = self.0.header();
+        let header = self.event.header();
+        let data = self.event.data();
+        let (kind, body) = match &self.unpacked {
+            Some((kind, body)) => (*kind, body.as_slice()),
+            None => (header.event_type_raw(), &data[..data.len() - self.checksum_bytes]),
+        };
         RawEvent {
-            kind: header.event_type_raw(),
+            kind,
             flags: header.flags_raw(),
             timestamp: header.timestamp(),
             server_id: header.server_id(),
             size: header.event_size(),
             end: header.log_pos(),
-            body: self.0.data(),
+            body,
         }
     }
 
     fn verify(&self) -> Result<(), Error> {
-        let header = self.0.header();
-        let algorithm = self.0.footer().get_checksum_alg();
+        let header = self.event.header();
+        let algorithm = self.event.footer().get_checksum_alg();
         let Ok(algorithm) = algorithm else {
             return Err(Error::Damaged("the binlog uses an unknown checksum".into()));
         };
-        let (Some(BinlogChecksumAlg::BINLOG_CHECKSUM_ALG_CRC32), Some(expected)) = (algorithm, self.0.checksum()) else { return Ok(()) };
-        let found = self.0.calc_checksum(BinlogChecksumAlg::BINLOG_CHECKSUM_ALG_CRC32);
+        let (Some(BinlogChecksumAlg::BINLOG_CHECKSUM_ALG_CRC32), Some(expected)) = (algorithm, self.event.checksum()) else {
+            return Ok(());
+        };
+        let found = self.event.calc_checksum(BinlogChecksumAlg::BINLOG_CHECKSUM_ALG_CRC32);
         if found == u32::from_le_bytes(expected) {
             return Ok(());
         }

@@ -3,7 +3,7 @@
 use mysql_async::prelude::Queryable as _;
 use mysql_async::{Conn, Params, Row};
 
-use super::connect::Error;
+use super::connect::{self, Error};
 use crate::config::plan::TablePlan;
 use crate::model::{Column, ColumnType, Reason, Schema};
 
@@ -77,12 +77,20 @@ pub async fn table(connection: &mut Conn, plan: &TablePlan) -> Result<Result<Tab
             remedy: format!("ALTER TABLE {source} ENGINE = InnoDB"),
         });
     }
+    // Collations of MariaDB that fit several charsets have a number for each.
+    let (collations, index_in_use) = if connect::is_mariadb(connection) {
+        ("COLLATION_CHARACTER_SET_APPLICABILITY l ON l.FULL_COLLATION_NAME", "IGNORED = 'NO'")
+    } else {
+        ("COLLATIONS l ON l.COLLATION_NAME", "IS_VISIBLE = 'YES'")
+    };
     let rows_of_columns: Vec<Row> = connection
         .exec(
-            "SELECT c.COLUMN_NAME, c.DATA_TYPE, c.COLUMN_TYPE, c.IS_NULLABLE, c.NUMERIC_PRECISION, c.NUMERIC_SCALE, c.DATETIME_PRECISION, \
-             c.CHARACTER_OCTET_LENGTH, l.ID, c.COLLATION_NAME, c.CHARACTER_SET_NAME \
-             FROM information_schema.COLUMNS c LEFT JOIN information_schema.COLLATIONS l ON l.COLLATION_NAME = c.COLLATION_NAME \
-             WHERE c.TABLE_SCHEMA = ? AND c.TABLE_NAME = ? ORDER BY c.ORDINAL_POSITION",
+            format!(
+                "SELECT c.COLUMN_NAME, c.DATA_TYPE, c.COLUMN_TYPE, c.IS_NULLABLE, c.NUMERIC_PRECISION, c.NUMERIC_SCALE, c.DATETIME_PRECISION, \
+                 c.CHARACTER_OCTET_LENGTH, l.ID, c.COLLATION_NAME, c.CHARACTER_SET_NAME \
+                 FROM information_schema.COLUMNS c LEFT JOIN information_schema.{collations} = c.COLLATION_NAME \
+                 WHERE c.TABLE_SCHEMA = ? AND c.TABLE_NAME = ? ORDER BY c.ORDINAL_POSITION"
+            ),
             place(),
         )
         .await?;
@@ -117,8 +125,10 @@ pub async fn table(connection: &mut Conn, plan: &TablePlan) -> Result<Result<Tab
     }
     let parts: Vec<(String, Option<String>, String, Option<u64>)> = connection
         .exec(
-            "SELECT INDEX_NAME, COLUMN_NAME, NULLABLE, SUB_PART FROM information_schema.STATISTICS \
-             WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ? AND NON_UNIQUE = 0 AND IS_VISIBLE = 'YES' ORDER BY INDEX_NAME, SEQ_IN_INDEX",
+            format!(
+                "SELECT INDEX_NAME, COLUMN_NAME, NULLABLE, SUB_PART FROM information_schema.STATISTICS \
+                 WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ? AND NON_UNIQUE = 0 AND {index_in_use} ORDER BY INDEX_NAME, SEQ_IN_INDEX"
+            ),
             place(),
         )
         .await?;

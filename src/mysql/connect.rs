@@ -6,6 +6,7 @@ use std::time::Duration;
 use mysql_async::prelude::Queryable as _;
 use mysql_async::{ClientIdentity, Conn, DriverError, IoError, Opts, OptsBuilder, SslOpts};
 
+use super::mariadb;
 use crate::config::plan::{MysqlPlan, MysqlTls};
 use crate::model::position::{GtidSet, Position};
 
@@ -17,10 +18,11 @@ const MAX_PACKET_BYTES: usize = 1 << 30;
 
 /// What a session of ours depends on, whatever the server's global settings are (case N19). Text is handed out in the charset of
 /// its column, so that the snapshot decodes the same bytes as the binlog (promise W6).
-const SESSION: &str = "SET SESSION sql_mode = '', time_zone = '+00:00', sql_select_limit = 18446744073709551615, max_execution_time = 0, \
-    autocommit = 1, completion_type = 'NO_CHAIN', transaction_isolation = 'REPEATABLE-READ', sql_big_selects = 1, sql_auto_is_null = 0, \
-    net_write_timeout = 3600, net_read_timeout = 3600, wait_timeout = 28800, lock_wait_timeout = 60, information_schema_stats_expiry = 0, \
-    character_set_results = NULL";
+const SESSION: &str = "SET SESSION sql_mode = '', time_zone = '+00:00', sql_select_limit = 18446744073709551615, autocommit = 1, \
+    completion_type = 'NO_CHAIN', sql_big_selects = 1, sql_auto_is_null = 0, net_write_timeout = 3600, net_read_timeout = 3600, \
+    wait_timeout = 28800, lock_wait_timeout = 60, character_set_results = NULL";
+
+const SESSION_OF_MYSQL: &str = "max_execution_time = 0, transaction_isolation = 'REPEATABLE-READ', information_schema_stats_expiry = 0";
 
 /// Why something asked of MySQL was not done, sorted by what to do about it.
 #[derive(Debug, thiserror::Error)]
@@ -75,9 +77,9 @@ impl From<mysql_async::Error> for Error {
 
 fn binlog_error(text: String) -> Error {
     let has = |part: &str| text.contains(part);
-    if has("same server_uuid/server_id") {
+    if has("same server_uuid/server_id") || has("same server_id") {
         Error::ServerIdClash(text)
-    } else if has("purged") || has("Could not find first log file name") {
+    } else if has("purged") || has("Could not find first log file name") || has("Could not find GTID state requested") {
         Error::Purged(text)
     } else {
         Error::Reset(text)
@@ -98,18 +100,22 @@ pub async fn connect(plan: &MysqlPlan) -> Result<Conn, Error> {
         .await
         .map_err(|_| Error::Lost(format!("no answer from {}:{} within {} s", plan.host, plan.port, CONNECT_TIMEOUT.as_secs())))??;
     let (name, version) = version(&mut connection).await?;
-    if name.contains("MariaDB") {
-        return Err(Error::Refused(format!("{}:{} is a MariaDB ({name}), which is not supported yet", plan.host, plan.port)));
-    }
-    if version < (8, 0, 0) {
-        return Err(Error::Refused(format!("{}:{} is MySQL {name}; 8.0 or later is needed", plan.host, plan.port)));
+    let mariadb = name.contains("MariaDB");
+    if mariadb != is_mariadb(&connection) || version < if mariadb { mariadb::OLDEST } else { (8, 0, 0) } {
+        let wanted = "MySQL 8.0 or later, or MariaDB 10.11 or later, is needed";
+        return Err(Error::Refused(format!("the server at {}:{} is {name}; {wanted}", plan.host, plan.port)));
     }
     connection.query_drop("SET NAMES utf8mb4").await?;
-    connection.query_drop(SESSION).await?;
-    if version >= (8, 0, 30) {
+    connection.query_drop(format!("{SESSION}, {}", if mariadb { mariadb::SESSION } else { SESSION_OF_MYSQL })).await?;
+    if !mariadb && version >= (8, 0, 30) {
         connection.query_drop("SET SESSION show_gipk_in_create_table_and_information_schema = ON").await?;
     }
     Ok(connection)
+}
+
+/// Whether the server is a MariaDB: its versions begin with 10, where MySQL's have not got to. [`connect`] made sure of it by name.
+pub fn is_mariadb(connection: &Conn) -> bool {
+    connection.server_version() >= (10, 0, 0)
 }
 
 /// Version as the server names itself, and as number.
@@ -160,12 +166,14 @@ async fn readable(path: &std::path::Path) -> Result<Vec<u8>, Error> {
 
 /// Where the binlog ends now. The GTID set may lag behind file and offset, which are written before a commit can be seen.
 pub async fn position(connection: &mut Conn) -> Result<Position, Error> {
-    let status = if connection.server_version() >= (8, 2, 0) { "SHOW BINARY LOG STATUS" } else { "SHOW MASTER STATUS" };
-    let row: Option<mysql_async::Row> = connection.query_first(status).await?;
+    let row: Option<mysql_async::Row> = connection.query_first(status_statement(connection)).await?;
     let row = row.ok_or_else(|| Error::Refused("the server writes no binlog (log_bin is off)".into()))?;
     let text = |index: usize| row.get_opt::<String, _>(index).and_then(Result::ok).unwrap_or_default();
     let offset = row.get_opt::<u64, _>(1).and_then(Result::ok).unwrap_or_default();
     let (file, executed) = (text(0), text(4));
+    if is_mariadb(connection) {
+        return mariadb::position(connection, file, offset).await;
+    }
     let identity: Option<(String, String)> = connection.query_first("SELECT @@server_uuid, @@gtid_mode").await?;
     let (server_uuid, gtid_mode) = identity.ok_or_else(|| Error::Lost("the server did not say its uuid".into()))?;
     let gtids = if gtid_mode == "ON" {
@@ -175,6 +183,18 @@ pub async fn position(connection: &mut Conn) -> Result<Position, Error> {
         None
     };
     Ok(Position { server_uuid: server_uuid.into(), file: file.into(), offset, gtids })
+}
+
+/// The statement that says where the binlog ends, and what is kept out of it.
+pub fn status_statement(connection: &Conn) -> &'static str {
+    let new = !is_mariadb(connection) && connection.server_version() >= (8, 2, 0);
+    if new { "SHOW BINARY LOG STATUS" } else { "SHOW MASTER STATUS" }
+}
+
+/// The binlog files the server has, oldest first, with their bytes.
+pub async fn files(connection: &mut Conn) -> Result<Vec<(String, u64)>, Error> {
+    let rows: Vec<mysql_async::Row> = connection.query("SHOW BINARY LOGS").await?;
+    Ok(rows.iter().filter_map(|row| Some((row.get_opt(0)?.ok()?, row.get_opt(1)?.ok()?))).collect())
 }
 
 /// A name as it stands in SQL.

@@ -1,10 +1,11 @@
 //! Bodies of the binlog events that carry no rows: transaction identity, statements, rotation, heartbeats, XA, payloads. Pure.
 //!
-//! Layouts are those of MySQL's source documentation (`libs/mysql/binlog/event`); every read is bounds-checked.
+//! Layouts are those of MySQL's source documentation (`libs/mysql/binlog/event`) and of MariaDB's `sql/log_event.h`; every read is
+//! bounds-checked.
 
 use super::cursor::{Cursor, Fault, little_endian};
 use super::statement::Xid;
-use crate::model::position::{Gtid, Source, Uuid};
+use crate::model::position::{DomainGtid, Gtid, Source, Uuid};
 
 /// Event types we act on.
 pub mod kind {
@@ -39,6 +40,17 @@ pub mod kind {
     pub const TRANSACTION_PAYLOAD: u8 = 40;
     pub const HEARTBEAT_V2: u8 = 41;
     pub const TAGGED_GTID: u8 = 42;
+
+    // From here on MariaDB's own.
+    pub const ANNOTATE_ROWS: u8 = 160;
+    pub const BINLOG_CHECKPOINT: u8 = 161;
+    pub const MARIADB_GTID: u8 = 162;
+    pub const GTID_LIST: u8 = 163;
+    pub const QUERY_COMPRESSED: u8 = 165;
+    pub const WRITE_ROWS_COMPRESSED_V1: u8 = 166;
+    pub const DELETE_ROWS_COMPRESSED_V1: u8 = 168;
+    pub const WRITE_ROWS_COMPRESSED: u8 = 169;
+    pub const DELETE_ROWS_COMPRESSED: u8 = 171;
 }
 
 /// Made by the server for this connection; it stands in no file.
@@ -79,6 +91,8 @@ pub struct Begin {
     pub gtid: Option<Gtid>,
     /// Commit time where the transaction was committed first, microseconds since the epoch; 0 where the server does not say.
     pub committed_us: u64,
+    /// Everything up to an XID or COMMIT belongs to it, without a BEGIN of its own.
+    pub started: bool,
 }
 
 /// A GTID or ANONYMOUS_GTID event.
@@ -90,7 +104,7 @@ pub fn begin(event_kind: u8, body: &[u8]) -> Result<Begin, Fault> {
     cursor.u8()?;
     let uuid = uuid(cursor.take(16)?)?;
     let number = cursor.uint(8)?;
-    let gtid = (event_kind == kind::GTID).then(|| Gtid { source: Source { uuid, tag: "".into() }, number });
+    let gtid = (event_kind == kind::GTID).then(|| Gtid::MySql { source: Source { uuid, tag: "".into() }, number });
     // Logical clock: type code 2 and two numbers; then the commit times, the original one only where it differs.
     let mut committed_us = 0;
     if cursor.rest().first() == Some(&2) {
@@ -102,7 +116,26 @@ pub fn begin(event_kind: u8, body: &[u8]) -> Result<Begin, Fault> {
             }
         }
     }
-    Ok(Begin { gtid, committed_us })
+    Ok(Begin { gtid, committed_us, started: false })
+}
+
+/// A GTID event of MariaDB: sequence 8 bytes, domain 4, flags 1; what follows by the flags is not needed. Its time is that of the
+/// header, in seconds.
+pub fn begin_mariadb(event: &RawEvent<'_>) -> Result<Begin, Fault> {
+    /// One statement follows, which commits itself.
+    const STANDALONE: u8 = 1;
+    /// XA COMMIT or XA ROLLBACK follows.
+    const COMPLETED_XA: u8 = 128;
+    let mut cursor = Cursor::new(event.body);
+    let sequence = cursor.uint(8)?;
+    let domain = cursor.uint(4)? as u32;
+    let flags = cursor.u8()?;
+    let gtid = DomainGtid { domain, server: event.server_id, sequence };
+    Ok(Begin {
+        gtid: Some(Gtid::MariaDb(gtid)),
+        committed_us: u64::from(event.timestamp) * 1_000_000,
+        started: flags & (STANDALONE | COMPLETED_XA) == 0,
+    })
 }
 
 /// Set in the immediate commit time when the original one follows.
@@ -142,7 +175,7 @@ fn begin_tagged(body: &[u8]) -> Result<Begin, Fault> {
             _ => break,
         }
     }
-    Ok(Begin { gtid: Some(Gtid { source, number }), committed_us })
+    Ok(Begin { gtid: Some(Gtid::MySql { source, number }), committed_us, started: false })
 }
 
 /// A number of 1 to 9 bytes: as many lowest one bits in the first byte as bytes follow it.

@@ -3,6 +3,8 @@
 //! `mysql_async` carries the protocol; the bytes of rows are ours to read.
 
 pub mod connect;
+pub mod identity;
+mod mariadb;
 pub mod preconditions;
 
 pub mod catalogue;
@@ -15,6 +17,7 @@ pub mod assemble;
 pub mod binlog;
 pub mod event;
 pub mod statement;
+pub mod unpack;
 
 pub mod charset;
 pub mod decode;

@@ -7,6 +7,7 @@ use mysql_async::{Conn, Params};
 
 use super::catalogue;
 use super::connect::{self, Error, quote};
+use super::mariadb;
 use crate::config::plan::{Cascades, MysqlPlan, TablePlan};
 
 /// One thing that prevents a capture.
@@ -76,7 +77,8 @@ pub async fn inspect(connection: &mut Conn, mysql: &MysqlPlan, tables: &[TablePl
     let variable = |name: &str| variables.get(name).map_or("", String::as_str);
     settings(&mut report, mysql, &variables);
     rights(&mut report, connection, mysql, tables).await?;
-    let cascades_in_log = connection.server_version() >= (9, 6, 0) && variable("innodb_native_foreign_keys") != "ON";
+    let mariadb = connect::is_mariadb(connection);
+    let cascades_in_log = !mariadb && connection.server_version() >= (9, 6, 0) && variable("innodb_native_foreign_keys") != "ON";
     for plan in tables {
         table(&mut report, connection, plan, cascades_in_log).await?;
     }
@@ -127,8 +129,7 @@ fn settings(report: &mut Report, mysql: &MysqlPlan, variables: &HashMap<String, 
 /// Rights are tried out, as roles, wildcards and partial revokes make lists of grants hard to read.
 async fn rights(report: &mut Report, connection: &mut Conn, mysql: &MysqlPlan, tables: &[TablePlan]) -> Result<(), Error> {
     let user = &mysql.user;
-    let status = if connection.server_version() >= (8, 2, 0) { "SHOW BINARY LOG STATUS" } else { "SHOW MASTER STATUS" };
-    let shown: Result<Option<mysql_async::Row>, _> = connection.query_first(status).await;
+    let shown: Result<Option<mysql_async::Row>, _> = connection.query_first(connect::status_statement(connection)).await;
     match shown.map_err(Error::from) {
         Ok(row) => {
             let filter = |index| row.as_ref().and_then(|row| row.get_opt::<String, _>(index)).and_then(Result::ok).unwrap_or_default();
@@ -138,6 +139,12 @@ async fn rights(report: &mut Report, connection: &mut Conn, mysql: &MysqlPlan, t
             report.fail(format!("{user} may not see the binlog's position: {text}"), format!("GRANT REPLICATION CLIENT ON *.* TO {user}"))
         }
         Err(error) => return Err(error),
+    }
+    if connect::is_mariadb(connection) {
+        if !mariadb::may_replicate(connection).await? {
+            report.fail(format!("{user} may not read the binlog"), format!("GRANT REPLICATION SLAVE ON *.* TO {user}"));
+        }
+        return Ok(());
     }
     let replicas = if connection.server_version() >= (8, 0, 22) { "SHOW REPLICAS" } else { "SHOW SLAVE HOSTS" };
     match connection.query_drop(replicas).await.map_err(Error::from) {
@@ -197,7 +204,7 @@ async fn table(report: &mut Report, connection: &mut Conn, plan: &TablePlan, cas
         for (constraint, on_update, on_delete) in constraints {
             report.fail(
                 format!("foreign key {constraint} changes rows of {source} (ON UPDATE {on_update}, ON DELETE {on_delete}), and this server does not log such changes"),
-                format!("use MySQL 9.6 or later, or tables.{}.cascades = \"ignore\" to accept stale rows", plan.name),
+                format!("use MySQL 9.6 or later, or set tables.{}.cascades = \"ignore\" to accept stale rows", plan.name),
             );
         }
     }

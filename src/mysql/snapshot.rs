@@ -30,6 +30,7 @@ use super::catalogue::{self, Problem, TableInfo};
 use super::chunks::{self, Chunks, Failed, Make, Reading};
 use super::connect::{self, Error, quote};
 use super::decode::DecodeError;
+use super::mariadb;
 use super::place::{Place, Walker, wanted_columns};
 use crate::config::plan::{MysqlPlan, SnapshotLock, TablePlan};
 use crate::model::position::GtidSet;
@@ -72,14 +73,15 @@ impl Views {
                 Err(error) => debug!("the snapshot goes on with fewer connections: {error}"),
             }
         }
-        if let Some(after) = after {
+        let mariadb = connect::is_mariadb(&first);
+        if let Some(after) = after.filter(|_| !mariadb) {
             // The binlog is sent before a commit can be seen.
             let done: Option<Option<u8>> = first.exec_first("SELECT WAIT_FOR_EXECUTED_GTID_SET(?, 60)", (after.to_string(),)).await?;
             if done.flatten() != Some(0) {
                 return Err(Error::Lost("transactions from the binlog did not become visible within 60 s".into()));
             }
         }
-        let mut from = connect::position(&mut first).await?;
+        let mut from = if mariadb { mariadb::visible(&mut first, after).await? } else { connect::position(&mut first).await? };
         let brief = mysql.snapshot_lock == SnapshotLock::Brief;
         if brief {
             first.query_drop("FLUSH TABLES WITH READ LOCK").await?;

@@ -18,7 +18,6 @@ pub(super) fn read(section: Section<'_>, name: &str, instance: &str, tables: &[T
         }
         return None;
     }
-    section.later(&[("on_purge", "snapshot again after a purge")]);
     let address = section.required_text("address", "write `address = \"host:3306\"`").and_then(|text| address(&section, &text));
     let (host, port) = address.unwrap_or_default();
     let user = section.required_text("user", "write `user = \"larder\"`").map(|text| text.text);
@@ -50,6 +49,7 @@ pub(super) fn read(section: Section<'_>, name: &str, instance: &str, tables: &[T
         server_id: section.integer("server_id", u64::from(server_id(name, instance)), 1..=u64::from(u32::MAX)) as u32,
         heartbeat: section.duration("heartbeat", 10 * second, second..=600 * second),
         snapshot_lock: section.choice("snapshot_lock"),
+        on_purge: section.choice("on_purge"),
         snapshot_chunk: section.integer("snapshot_chunk", 10_000, 1..=1_000_000) as usize,
         snapshot_connections: section.integer("snapshot_connections", 2, 1..=16) as usize,
     };
