@@ -218,7 +218,7 @@ impl<'a> Worker<'a> {
     fn run_session(&mut self) -> Result<End, Fault> {
         let Stream { name, plan, kafka, limits, .. } = self.stream;
         let session = Session::open(Settings {
-            kafka: batches_within(kafka, self.bounds),
+            kafka: batches_within(kafka, self.bounds.output.min(self.bounds.dead_letters)),
             limits: limits.clone(),
             group: format!("{name}.{}", plan.name),
             id: self.id.clone(),
@@ -496,18 +496,6 @@ impl<'a> Worker<'a> {
     }
 }
 
-/// The client with batches that the topics take: the brokers refuse a batch above `max.message.bytes` whole, and would again.
-fn batches_within(kafka: &KafkaPlan, bounds: Bounds) -> KafkaPlan {
-    const BATCH_SIZE: &str = "batch.size";
-    /// What librdkafka would do.
-    const DEFAULT: usize = 1_000_000;
-    let mut kafka = kafka.clone();
-    let wanted = kafka.client.iter().rfind(|(name, _)| name == BATCH_SIZE).and_then(|(_, size)| size.reveal().parse().ok());
-    let size = wanted.unwrap_or(DEFAULT).min(bounds.output).min(bounds.dead_letters).max(1);
-    kafka.client.push((BATCH_SIZE.to_owned(), Secret::new(size.to_string())));
-    kafka
-}
-
 const TOO_LARGE: &str = "too-large";
 /// Silence that counts as a drained input.
 const DRAINED: Duration = Duration::from_millis(1);
@@ -534,26 +522,5 @@ fn bury(session: &Session, topic: &str, bound: usize, message: &BorrowedMessage<
         Ok(()) => Ok(()),
         Err(SendError::Fault(fault)) => Err(fault),
         Err(SendError::TooLarge) => Err(Fault::NewSession(format!("not even the reference to {} fits into {topic}", death.origin))),
-    }
-}
-
-/// Waits that double from 50 ms to 5 s, and end early when the daemon stops.
-#[derive(Default)]
-struct Backoff {
-    rounds: u32,
-}
-
-impl Backoff {
-    fn is_first(&self) -> bool {
-        self.rounds == 0
-    }
-
-    fn sleep(&mut self, stop: &AtomicBool) {
-        let wait = Duration::from_millis(50 << self.rounds.min(7)).min(Duration::from_secs(5));
-        self.rounds += 1;
-        let until = Instant::now() + wait;
-        while Instant::now() < until && !stop.load(Ordering::Acquire) {
-            std::thread::sleep(Duration::from_millis(20));
-        }
     }
 }

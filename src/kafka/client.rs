@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tracing::{debug, info, warn};
 
+use crate::config::Secret;
 use crate::config::plan::{KafkaPlan, Limits};
 
 /// What a client is for; decides its properties.
@@ -133,6 +134,18 @@ fn remove_matching(config: &mut ClientConfig, matches: impl Fn(&str) -> bool) {
 
 fn millis(duration: Duration) -> String {
     duration.as_millis().max(1).to_string()
+}
+
+/// The client with batches that topics with this bound take: the brokers refuse a batch above `max.message.bytes` whole, and would again.
+pub fn batches_within(kafka: &KafkaPlan, bound: usize) -> KafkaPlan {
+    const BATCH_SIZE: &str = "batch.size";
+    /// What librdkafka would do.
+    const DEFAULT: usize = 1_000_000;
+    let mut kafka = kafka.clone();
+    let wanted = kafka.client.iter().rfind(|(name, _)| name == BATCH_SIZE).and_then(|(_, size)| size.reveal().parse().ok());
+    let size = wanted.unwrap_or(DEFAULT).min(bound).max(1);
+    kafka.client.push((BATCH_SIZE.to_owned(), Secret::new(size.to_string())));
+    kafka
 }
 
 /// What an error of librdkafka means for whoever met it: the one table that decides.

@@ -7,8 +7,9 @@
 //!                         everything up to the position is published for every table that follows it. `part`: of the transaction
 //!                         after it, split by limits.transaction_bytes, the changes before `next` are out: {"id":"…","next":n,"parts":k}
 //! key `table/<name>`      {"format":1,"mysql":"db.table","topic":"…","state":{…}}
+//!   {"kind":"new"}                                   nothing is published
 //!   {"kind":"following"}                             published up to `source`
-//!   {"kind":"reading","at":"<position>","place":"…"} rows up to the place are published as of the position; without a place none
+//!   {"kind":"reading","at":"<position>","place":"…"} rows up to the place are published as of the position
 //!   {"kind":"read","at":"<position>"}                all rows are, and nothing after the position
 //!   {"kind":"compare"}                               what is published differs from the table in a way that changes do not tell
 //!   {"kind":"stopped","reason":"…","message":"…"}    nothing more is published until it has been compared
@@ -56,8 +57,9 @@ pub struct TableProgress {
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum TableState {
+    New,
     Following,
-    Reading { at: Position, place: Option<String> },
+    Reading { at: Position, place: String },
     Read { at: Position },
     Compare,
     Stopped { reason: String, message: String },
@@ -140,11 +142,11 @@ struct TableRecord {
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 enum StateRecord {
+    New,
     Following,
     Reading {
         at: String,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        place: Option<String>,
+        place: String,
     },
     Read {
         at: String,
@@ -159,6 +161,7 @@ enum StateRecord {
 impl StateRecord {
     fn of(state: &TableState) -> Self {
         match state {
+            TableState::New => StateRecord::New,
             TableState::Following => StateRecord::Following,
             TableState::Reading { at, place } => StateRecord::Reading { at: at.to_string(), place: place.clone() },
             TableState::Read { at } => StateRecord::Read { at: at.to_string() },
@@ -169,6 +172,7 @@ impl StateRecord {
 
     fn parse(self) -> Result<TableState, String> {
         Ok(match self {
+            StateRecord::New => TableState::New,
             StateRecord::Following => TableState::Following,
             StateRecord::Reading { at, place } => TableState::Reading { at: position(&at)?, place },
             StateRecord::Read { at } => TableState::Read { at: position(&at)? },
@@ -198,8 +202,8 @@ mod tests {
     fn what_is_written_is_read() {
         let states = [
             TableState::Following,
-            TableState::Reading { at: at(4), place: None },
-            TableState::Reading { at: at(4), place: Some(r#"["i5"]"#.into()) },
+            TableState::New,
+            TableState::Reading { at: at(4), place: r#"["i5"]"#.into() },
             TableState::Read { at: at(9) },
             TableState::Compare,
             TableState::Stopped { reason: "too-large".into(), message: "a row".into() },

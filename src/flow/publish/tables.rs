@@ -109,7 +109,7 @@ impl Net {
 impl Leader<'_> {
     /// Reads every table that has to be read. Those that follow are followed meanwhile.
     pub async fn read_tables(&mut self) -> Result<(), Ended> {
-        let wanted: Vec<TableId> = self.published().filter(|&table| matches!(self.state(table), Some(TableState::Reading { .. } | TableState::Compare))).collect();
+        let wanted: Vec<TableId> = self.published().filter(|&table| matches!(self.state(table), Some(TableState::New | TableState::Reading { .. } | TableState::Compare))).collect();
         if wanted.is_empty() {
             return Ok(());
         }
@@ -155,7 +155,7 @@ impl Leader<'_> {
 
     async fn reading(&self, table: TableId, info: TableInfo) -> Result<Reading, Ended> {
         let (done, published) = match self.state(table) {
-            Some(TableState::Reading { at, place: Some(place) }) => {
+            Some(TableState::Reading { at, place }) => {
                 let place = place.parse().map_err(|error| Ended::Again(format!("progress of table {}: {error}", self.plan(table).name)))?;
                 (Some((at.clone(), place)), None)
             }
@@ -261,7 +261,7 @@ impl Leader<'_> {
                 && !at.covers(&id, &position)
             {
                 *at = position.clone();
-                let state = TableState::Reading { at: position.clone(), place: Some(place.to_string()) };
+                let state = TableState::Reading { at: position.clone(), place: place.to_string() };
                 self.set_state(reading.table, state);
             }
         }
@@ -320,7 +320,7 @@ impl Leader<'_> {
             if matches!(next, Ok(Some(_))) && reading.published.is_none() {
                 let free = rows.inside();
                 self.release(free, rows)?;
-                self.set_state(table, TableState::Reading { at: rows.until.clone(), place: Some(batch.place.to_string()) });
+                self.set_state(table, TableState::Reading { at: rows.until.clone(), place: batch.place.to_string() });
                 self.commit_if_due()?;
             }
         }
