@@ -12,6 +12,7 @@ pub mod model;
 
 pub mod config;
 
+pub mod debezium;
 pub mod mysql;
 pub mod table;
 

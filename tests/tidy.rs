@@ -13,7 +13,8 @@ const MODULES: &[(&str, &[&str])] = &[
     ("join", &["model", "table"]),
     ("config", &["model", "join"]),
     ("logging", &["config"]),
-    ("mysql", &["model", "config", "table"]), // the snapshot fills tables piece by piece
+    ("debezium", &["model", "config"]),
+    ("mysql", &["model", "config", "table", "debezium"]), // the snapshot fills tables piece by piece
     ("kafka", &["model", "join", "config"]),
     ("flow", &["model", "table", "join", "config", "mysql", "kafka"]),
     ("metrics", &["model", "table", "join", "config", "mysql", "flow"]),
@@ -30,6 +31,7 @@ const PURE: &[&str] = &[
     "model/",
     "table/",
     "join/",
+    "debezium/",
     "mysql/assemble.rs",
     "mysql/charset.rs",
     "mysql/cursor.rs",

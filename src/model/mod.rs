@@ -6,6 +6,7 @@ pub mod position;
 pub mod row;
 pub mod schema;
 pub mod stop;
+pub mod text;
 pub mod value;
 
 pub use change::{Change, Transaction};

@@ -63,7 +63,10 @@ pub enum ColumnType {
         labels: Vec<String>,
     },
     Json,
-    Geometry,
+    /// A column of the type POINT holds points only; all other spatial types are one to us.
+    Geometry {
+        point: bool,
+    },
     Vector,
 }
 

@@ -320,8 +320,9 @@ impl Described {
             "set" => Some(ColumnType::Set { labels: labels(&self.full_type)? }),
             "json" => Some(ColumnType::Json),
             "vector" => Some(ColumnType::Vector),
-            "geometry" | "point" | "linestring" | "polygon" | "multipoint" | "multilinestring" | "multipolygon" | "geomcollection"
-            | "geometrycollection" => Some(ColumnType::Geometry),
+            "point" => Some(ColumnType::Geometry { point: true }),
+            "geometry" | "linestring" | "polygon" | "multipoint" | "multilinestring" | "multipolygon" | "geomcollection"
+            | "geometrycollection" => Some(ColumnType::Geometry { point: false }),
             _ => None,
         }
     }

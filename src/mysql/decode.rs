@@ -337,7 +337,7 @@ impl Format {
             ColumnType::Enum { labels } => Format::Enum(labels.as_slice().into()),
             ColumnType::Set { labels } => Format::Set(labels.as_slice().into()),
             ColumnType::Json => Format::Json,
-            ColumnType::Geometry => Format::Geometry,
+            ColumnType::Geometry { .. } => Format::Geometry,
             ColumnType::Vector => Format::Vector,
             _ => Format::Plain,
         })

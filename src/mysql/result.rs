@@ -67,7 +67,7 @@ fn read<'a>(sent: &'a Sent, kind: &ColumnType, invalid: InvalidText) -> Result<V
             json::write_compact(bytes, &mut compact);
             Value::Json(String::from_utf8(compact).map_err(|_| Fault::Text("utf8mb4"))?.into())
         }
-        (ColumnType::Geometry, Sent::Bytes(bytes)) => geometry(bytes)?,
+        (ColumnType::Geometry { .. }, Sent::Bytes(bytes)) => geometry(bytes)?,
         (ColumnType::Vector, Sent::Bytes(bytes)) if bytes.len().is_multiple_of(4) => Value::Vector(bytes.as_slice().into()),
         _ => return Err(OTHER),
     })

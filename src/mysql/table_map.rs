@@ -14,6 +14,9 @@ use crate::model::{Column, ColumnType, Schema};
 /// MySQL's own limit of columns in a table.
 const MAX_COLUMNS: usize = 4096;
 
+/// The number of POINT among the geometry types.
+const OGC_POINT: u64 = 1;
+
 /// A parsed TABLE_MAP event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TableMap {
@@ -243,7 +246,13 @@ impl MapColumn {
             Wire::Timestamp { digits } => ColumnType::Timestamp { digits },
             Wire::Variable { max, .. } => match self.code {
                 code::JSON => ColumnType::Json,
-                code::GEOMETRY => ColumnType::Geometry,
+                code::GEOMETRY => ColumnType::Geometry {
+                    point: match (self.geometry, known_kind) {
+                        (Some(kind), _) => kind == OGC_POINT,
+                        (None, Some(&ColumnType::Geometry { point })) => point,
+                        (None, _) => false,
+                    },
+                },
                 code::VECTOR => ColumnType::Vector,
                 _ => self.characters(max, known_kind).ok_or_else(|| mismatch("the event does not say its charset"))?,
             },

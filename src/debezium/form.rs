@@ -1,0 +1,297 @@
+//! The form of one table's change records: its columns, key and modes, resolved once, and everything constant rendered once.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::column::Codec;
+use super::details::Details;
+use super::schema::{self, Field};
+use super::{Error, Record, json};
+use crate::config::plan::{PublishPlan, TablePlan};
+use crate::model::{Column, ColumnType, Schema, Value};
+
+/// Writes the change records of one table. Valid for as long as the table's columns stay the same.
+///
+/// ```text
+/// begin ─ push × columns ─ end     a row, appended to a buffer of the caller
+/// row_key                          the bare key of the row ended last
+/// write_key, write_value           the record's key and value
+/// ```
+pub struct Form {
+    /// Per column of the table: its index in the rows, if it is there.
+    source: Vec<Option<usize>>,
+    schema: Arc<Schema>,
+    columns: Vec<FormColumn>,
+    /// Per part of the key, its label.
+    key_labels: Vec<Box<[u8]>>,
+    /// Per part of the key, where its value lies in the row written last, counted from the row's begin.
+    key_spans: Vec<Range<usize>>,
+    row_start: usize,
+    /// Of the largest row so far.
+    row_bytes: usize,
+    key_prefix: Box<[u8]>,
+    value_prefix: Box<[u8]>,
+    /// `,"source":{…,"name":"shop","ts_ms":`
+    source_head: Box<[u8]>,
+    /// `,"db":"shop","sequence":null,"ts_us":`
+    source_place: Box<[u8]>,
+    /// `,"table":"products","server_id":`
+    source_table: Box<[u8]>,
+    schemas: bool,
+    counts: Counts,
+}
+
+/// What went out differently than it stands in MySQL, since [`Form::take_counts`] was called last.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Dates with month 0 or day 0.
+    pub zero_dates: u64,
+    /// Texts with bytes invalid in their charset, now U+FFFD.
+    pub replaced_texts: u64,
+    /// ENUM values that are none of the labels (index 0), now an empty text.
+    pub invalid_enums: u64,
+}
+
+struct FormColumn {
+    /// What stands before the value: `{` or `,`, the name as a JSON string, a colon.
+    label: Box<[u8]>,
+    codec: Codec,
+    nullable: bool,
+    key_part: Option<usize>,
+}
+
+impl Form {
+    /// `schema` has all columns of the table in effect, `connector` is the name in the block `source`.
+    ///
+    /// [`Error::Table`] where the plan names columns that are not there, or no key is left.
+    pub fn new(schema: &Schema, plan: &TablePlan, publish: &PublishPlan, details: &Details, connector: &str) -> Result<Form, Error> {
+        let table = format!("{}.{}", plan.database, plan.table);
+        let named = plan.columns.iter().flatten().chain(plan.key.iter().flatten()).chain(&plan.booleans);
+        let missing: Vec<&str> = named.map(String::as_str).filter(|name| schema.column_index(name).is_none()).collect();
+        if !missing.is_empty() {
+            return Err(Error::Table(format!("{table} has no column {}", missing.join(", "))));
+        }
+        let (source, taken) = projection(schema, plan);
+        let key: Option<Vec<usize>> = match &plan.key {
+            Some(names) => names.iter().map(|name| schema.column_index(name).and_then(|index| source[index])).collect(),
+            None => schema.key.iter().map(|&index| source.get(index).copied().flatten()).collect(),
+        };
+        let key = key.ok_or_else(|| Error::Table(format!("the columns chosen of {table} leave out the key")))?;
+        if key.is_empty() {
+            return Err(Error::Table(format!("{table} has no primary key, and no key is configured")));
+        }
+        let mut columns = Vec::with_capacity(taken.len());
+        for (index, column) in taken.iter().enumerate() {
+            let boolean = plan.booleans.contains(&column.name);
+            if boolean && !matches!(column.kind, ColumnType::Integer { bytes: 1, .. } | ColumnType::Bit { bits: 1 }) {
+                return Err(Error::Table(format!("column {} of {table} is listed in booleans but is no TINYINT", column.name)));
+            }
+            let wide = details.of(&column.name).is_some_and(|details| details.declared_digits);
+            columns.push(FormColumn {
+                label: label(index, &column.name),
+                codec: Codec::of(&column.kind, publish, boolean, wide),
+                nullable: column.nullable,
+                key_part: key.iter().position(|&part| part == index),
+            });
+        }
+        let field = |index: usize| Field {
+            column: &taken[index],
+            codec: columns[index].codec,
+            default: details.of(&taken[index].name).and_then(|details| details.default.as_ref()),
+        };
+        let (mut key_prefix, mut value_prefix) = (Vec::new(), Vec::new());
+        if publish.schemas {
+            // A key has no default: Debezium gives it none.
+            let fields: Vec<Field<'_>> = key.iter().map(|&index| Field { default: None, ..field(index) }).collect();
+            key_prefix.extend_from_slice(br#"{"schema":"#);
+            schema::key(&publish.topic, &fields, &mut key_prefix);
+            key_prefix.extend_from_slice(br#","payload":"#);
+            value_prefix.extend_from_slice(br#"{"schema":"#);
+            schema::envelope(&publish.topic, &(0..taken.len()).map(field).collect::<Vec<_>>(), &mut value_prefix);
+            value_prefix.extend_from_slice(br#","payload":"#);
+        }
+        value_prefix.extend_from_slice(br#"{"before":"#);
+        Ok(Form {
+            source,
+            key_labels: key.iter().enumerate().map(|(part, &index)| label(part, &taken[index].name)).collect(),
+            key_spans: vec![0..0; key.len()],
+            row_start: 0,
+            row_bytes: 0,
+            key_prefix: key_prefix.into(),
+            value_prefix: value_prefix.into(),
+            source_head: with_text(
+                concat!(r#","source":{"version":""#, env!("CARGO_PKG_VERSION"), r#"","connector":"mysql","name":"#),
+                connector,
+                r#","ts_ms":"#,
+            ),
+            source_place: with_text(r#","db":"#, &plan.database, r#","sequence":null,"ts_us":"#),
+            source_table: with_text(r#","table":"#, &plan.table, r#","server_id":"#),
+            schemas: publish.schemas,
+            columns,
+            schema: Arc::new(Schema { columns: taken, key }),
+            counts: Counts::default(),
+        })
+    }
+
+    /// Per column of the table: its index in the rows made, `None` where the projection leaves it out.
+    pub fn source_columns(&self) -> &[Option<usize>] {
+        &self.source
+    }
+
+    /// The schema of the rows made.
+    pub fn row_schema(&self) -> &Arc<Schema> {
+        &self.schema
+    }
+
+    /// Begins a row at the end of `out`, whatever became of the one before.
+    #[inline]
+    pub fn begin(&mut self, out: &mut Vec<u8>) {
+        self.row_start = out.len();
+        out.reserve(self.row_bytes);
+    }
+
+    /// Appends the value of `column`, an index in [`Form::row_schema`]; every column once, in order.
+    #[inline]
+    pub fn push(&mut self, out: &mut Vec<u8>, column: usize, value: &Value<'_>) -> Result<(), Error> {
+        let form = &self.columns[column];
+        out.extend_from_slice(&form.label);
+        let start = out.len();
+        form.codec
+            .write(value, form.nullable, &mut self.counts, out)
+            .map_err(|what| Error::Value { column: self.schema.columns[column].name.clone(), what })?;
+        if let Some(part) = form.key_part {
+            self.key_spans[part] = start - self.row_start..out.len() - self.row_start;
+        }
+        Ok(())
+    }
+
+    /// Ends a row of which every column has been pushed, and says where in `out` it lies.
+    #[inline]
+    pub fn end(&mut self, out: &mut Vec<u8>) -> Range<usize> {
+        out.push(b'}');
+        let row = self.row_start..out.len();
+        self.row_bytes = self.row_bytes.max(row.len());
+        row
+    }
+
+    /// Appends the bare key of the row ended last, given that row: `{"id":1}`, columns in key order.
+    #[inline]
+    pub fn row_key(&self, row: &[u8], out: &mut Vec<u8>) {
+        for (label, span) in self.key_labels.iter().zip(&self.key_spans) {
+            out.extend_from_slice(label);
+            out.extend_from_slice(&row[span.clone()]);
+        }
+        out.push(b'}');
+    }
+
+    /// Appends a record's key, given the bare key.
+    pub fn write_key(&self, key: &[u8], out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.key_prefix);
+        out.extend_from_slice(key);
+        if self.schemas {
+            out.push(b'}');
+        }
+    }
+
+    /// Appends a record's value.
+    pub fn write_value(&self, record: &Record<'_>, out: &mut Vec<u8>) {
+        const AROUND: usize = 640;
+        let (before, after) = (record.before.unwrap_or(b"null"), record.after.unwrap_or(b"null"));
+        out.reserve(self.value_prefix.len() + before.len() + after.len() + AROUND);
+        out.extend_from_slice(&self.value_prefix);
+        out.extend_from_slice(before);
+        out.extend_from_slice(br#","after":"#);
+        out.extend_from_slice(after);
+        self.write_source(record, out);
+        match record.transaction {
+            None => out.extend_from_slice(br#"},"transaction":null,"op":""#),
+            Some(transaction) => {
+                out.extend_from_slice(br#"},"transaction":{"id":"#);
+                json::string(transaction.id, out);
+                out.extend_from_slice(br#","total_order":"#);
+                number(transaction.total_order, out);
+                out.extend_from_slice(br#","data_collection_order":"#);
+                number(transaction.data_collection_order, out);
+                out.extend_from_slice(br#"},"op":""#);
+            }
+        }
+        out.extend_from_slice(record.op.letter().as_bytes());
+        out.extend_from_slice(br#"","ts_ms":"#);
+        number(record.now_ns.div_euclid(1_000_000), out);
+        out.extend_from_slice(br#","ts_us":"#);
+        number(record.now_ns.div_euclid(1000), out);
+        out.extend_from_slice(br#","ts_ns":"#);
+        number(record.now_ns, out);
+        out.extend_from_slice(if self.schemas { b"}}" } else { b"}" });
+    }
+
+    /// `,"source":{…`, still open.
+    #[inline]
+    fn write_source(&self, record: &Record<'_>, out: &mut Vec<u8>) {
+        let source = record.source;
+        out.extend_from_slice(&self.source_head);
+        number(source.ts_us.div_euclid(1000), out);
+        out.extend_from_slice(br#","snapshot":""#);
+        out.extend_from_slice(source.snapshot.word().as_bytes());
+        out.push(b'"');
+        out.extend_from_slice(&self.source_place);
+        number(source.ts_us, out);
+        out.extend_from_slice(br#","ts_ns":"#);
+        number(source.ts_us.saturating_mul(1000), out);
+        out.extend_from_slice(&self.source_table);
+        number(source.server_id, out);
+        out.extend_from_slice(br#","gtid":"#);
+        match source.gtid {
+            Some(gtid) => json::string(gtid, out),
+            None => out.extend_from_slice(b"null"),
+        }
+        out.extend_from_slice(br#","file":"#);
+        json::string(source.file, out);
+        out.extend_from_slice(br#","pos":"#);
+        number(source.pos, out);
+        out.extend_from_slice(br#","row":"#);
+        number(source.row, out);
+        out.extend_from_slice(br#","thread":"#);
+        match source.thread {
+            Some(thread) => number(thread, out),
+            None => out.extend_from_slice(b"null"),
+        }
+        out.extend_from_slice(br#","query":null"#);
+    }
+
+    pub fn take_counts(&mut self) -> Counts {
+        std::mem::take(&mut self.counts)
+    }
+}
+
+/// Per column of the table its index in the rows, and the columns of the rows.
+fn projection(schema: &Schema, plan: &TablePlan) -> (Vec<Option<usize>>, Vec<Column>) {
+    let mut taken = Vec::new();
+    let mut source = Vec::with_capacity(schema.columns.len());
+    for column in &schema.columns {
+        let wanted = plan.columns.as_ref().is_none_or(|columns| columns.contains(&column.name));
+        source.push(wanted.then_some(taken.len()));
+        if wanted {
+            taken.push(column.clone());
+        }
+    }
+    (source, taken)
+}
+
+/// `{"name":` of the first member of an object, `,"name":` of the others.
+fn label(index: usize, name: &str) -> Box<[u8]> {
+    with_text(if index == 0 { "{" } else { "," }, name, ":")
+}
+
+/// A text as JSON string between two pieces.
+fn with_text(before: &str, text: &str, after: &str) -> Box<[u8]> {
+    let mut out = before.as_bytes().to_vec();
+    json::string(text, &mut out);
+    out.extend_from_slice(after.as_bytes());
+    out.into()
+}
+
+#[inline]
+fn number(number: impl itoa::Integer, out: &mut Vec<u8>) {
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+}
