@@ -97,7 +97,7 @@ pub(super) fn check_topics(root: &Section<'_>, name: &str, published: &[Publishe
         if topic.is_empty() {
             continue;
         }
-        let mut wrong = |message: String, remedy: &str| file.fault(at, message, remedy);
+        let wrong = |message: String, remedy: &str| file.fault(at, message, remedy);
         if let Some(reader) = streams.iter().find(|stream| stream.from == *topic) {
             wrong(
                 format!("is also the input of `streams.{}`, which can join with the table itself", reader.name),
