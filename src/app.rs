@@ -15,6 +15,7 @@ use crate::config::Plan;
 use crate::flow::capture;
 use crate::flow::enrich::Stream;
 use crate::flow::lag;
+use crate::flow::publish::{PublishStatus, Publisher};
 use crate::flow::status::{Overview, StreamStatus};
 use crate::http;
 use crate::model::Stop;
@@ -58,11 +59,13 @@ impl Daemon {
         let source = plan.mysql.is_some().then(|| Arc::new(SourceStatus::default()));
         let table_name = |id: crate::model::TableId| plan.tables[id.index()].name.clone();
         let streams: Vec<_> = plan.streams.iter().map(|s| Arc::new(StreamStatus::new(s, table_name))).collect();
+        let published = Arc::new(PublishStatus::new(plan.tables.len()));
         let overview = Arc::new(Overview {
             plan: Arc::clone(&plan),
             tables: Arc::clone(&tables),
             source: source.clone(),
             streams: streams.clone(),
+            publisher: plan.tables.iter().any(|table| table.publish.is_some()).then(|| Arc::clone(&published)),
             started: Instant::now(),
         });
 
@@ -84,6 +87,9 @@ impl Daemon {
                 let runtime = runtime.map_err(|e| Stop::Bug(format!("no runtime for the capture: {e}")))?;
                 runtime.block_on(capture::run(plan, tables, source, stop))
             })?;
+        }
+        if let Some(publisher) = Publisher::new(Arc::clone(&plan), Arc::clone(&tables), published, Arc::clone(&daemon.stop_streams)) {
+            daemon.spawn_thread("publisher", &sender, move || publisher.run())?;
         }
         for (stream, status) in plan.streams.iter().zip(streams) {
             let stream = Stream {

@@ -12,6 +12,7 @@ use std::fmt::Error;
 use std::sync::Arc;
 
 use crate::flow::status::Overview;
+use crate::model::TableId;
 use crate::table::{State, Summary};
 
 /// Name without the ending that the format adds to counters, type, meaning.
@@ -43,6 +44,9 @@ metrics! {
     TABLE_READY: Gauge "larder_table_ready" "1 when joins may use the table; label `table`";
     SNAPSHOT_ROWS: Counter "larder_snapshot_rows" "Rows read by snapshots, those of tables read again counted again; label `table`";
     SNAPSHOT_REMAINING: Gauge "larder_snapshot_remaining_seconds" "Estimate of the time until the snapshot under way has read the table; 0 without one; label `table`";
+    PUBLISH_ELECTED: Gauge "larder_publish_elected" "1 while this instance is the one that publishes changes";
+    PUBLISH_CHANGES: Counter "larder_publish_changes" "Changes and rows of snapshots published; label `table`";
+    PUBLISH_LAG: Gauge "larder_publish_lag_seconds" "Seconds between now and the commit of the last MySQL transaction published; 0 when nothing is waiting";
     STREAM_RECORDS: Counter "larder_stream_records" "Input records committed; label `stream`";
     STREAM_OUTPUTS: Counter "larder_stream_outputs" "Output records committed; label `stream`";
     STREAM_LAG: Gauge "larder_stream_lag_records" "Records between the committed offsets and the ends of the partitions held here; label `stream`";
@@ -84,7 +88,7 @@ impl std::fmt::Debug for Reader {
 
 impl Collector for Reader {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), Error> {
-        let Overview { tables, source, streams, .. } = &*self.0;
+        let Overview { plan, tables, source, streams, publisher, .. } = &*self.0;
         gauge(&mut encoder, &BUILD_INFO, [([("version", env!("CARGO_PKG_VERSION"))], 1.0)])?;
         if let Some(source) = source {
             single(&mut encoder, &SOURCE_CONNECTED, &ConstGauge::new(f64::from(u8::from(source.connected()))))?;
@@ -108,6 +112,14 @@ impl Collector for Reader {
         counter(&mut encoder, &SNAPSHOT_ROWS, tables.iter().map(|t| ([("table", t.name.as_str())], t.snapshot_rows)))?;
         let remaining = |t: &Summary| t.remaining.map_or(0.0, |left| left.as_secs_f64());
         gauge(&mut encoder, &SNAPSHOT_REMAINING, tables.iter().map(|t| ([("table", t.name.as_str())], remaining(t))))?;
+
+        if let Some(publisher) = publisher {
+            single(&mut encoder, &PUBLISH_ELECTED, &ConstGauge::new(f64::from(u8::from(publisher.is_elected()))))?;
+            let published = (0_u16..).zip(&plan.tables).filter(|(_, table)| table.publish.is_some());
+            let changes = published.map(|(index, table)| ([("table", table.name.as_str())], publisher.changes(TableId(index))));
+            counter(&mut encoder, &PUBLISH_CHANGES, changes)?;
+            single(&mut encoder, &PUBLISH_LAG, &ConstGauge::new(publisher.lag_seconds()))?;
+        }
 
         counter(&mut encoder, &STREAM_RECORDS, streams.iter().map(|s| ([("stream", s.name.as_str())], s.records())))?;
         counter(&mut encoder, &STREAM_OUTPUTS, streams.iter().map(|s| ([("stream", s.name.as_str())], s.outputs())))?;

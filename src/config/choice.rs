@@ -1,6 +1,8 @@
 //! Keys with a closed list of values: the text and the meaning of each stand once, for reading and for showing.
 
-use super::plan::{Cascades, DecimalForm, InvalidText, LogFormat, MysqlTls, OnPurge, SnapshotLock};
+use super::plan::{
+    BigintUnsignedMode, BinaryMode, Cascades, DecimalForm, DecimalMode, InvalidText, LogFormat, MysqlTls, OnPurge, SnapshotLock, TimeMode,
+};
 use crate::join::{Bad, Missing, Start};
 
 pub(super) trait Choice: Copy + PartialEq + 'static {
@@ -39,6 +41,30 @@ impl Choice for DecimalForm {
 
 impl Choice for InvalidText {
     const VALUES: &'static [(&'static str, Self)] = &[("stop", Self::Stop), ("replace", Self::Replace)];
+}
+
+impl Choice for TimeMode {
+    const VALUES: &'static [(&'static str, Self)] = &[
+        ("adaptive_time_microseconds", Self::AdaptiveTimeMicroseconds),
+        ("connect", Self::Connect),
+        ("isostring", Self::Isostring),
+        ("microseconds", Self::Microseconds),
+        ("nanoseconds", Self::Nanoseconds),
+    ];
+}
+
+/// The default hangs on `schemas`.
+impl Choice for DecimalMode {
+    const VALUES: &'static [(&'static str, Self)] = &[("precise", Self::Precise), ("string", Self::String), ("double", Self::Double)];
+}
+
+impl Choice for BigintUnsignedMode {
+    const VALUES: &'static [(&'static str, Self)] = &[("long", Self::Long), ("precise", Self::Precise)];
+}
+
+impl Choice for BinaryMode {
+    const VALUES: &'static [(&'static str, Self)] =
+        &[("bytes", Self::Bytes), ("base64", Self::Base64), ("base64-url-safe", Self::Base64UrlSafe), ("hex", Self::Hex)];
 }
 
 impl Choice for LogFormat {

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use serde_json::{Value, json};
 
 use super::choice::Choice;
-use super::plan::{HttpPlan, KafkaPlan, Limits, MysqlPlan, Plan, TablePlan};
+use super::plan::{HttpPlan, KafkaPlan, Limits, MysqlPlan, Plan, PublishPlan, TablePlan};
 use super::sections::{dead_letters, is_secret};
 use super::units::{show_duration, show_size};
 use crate::join::path::{Meta, Root};
@@ -34,6 +34,9 @@ pub fn describe(plan: &Plan) -> String {
         line(0, &format!("table {}", table.name), &mysql_name(table));
         line(2, "columns", &table.columns.as_ref().map_or_else(|| "all".to_owned(), |columns| columns.join(", ")));
         line(2, "key", &table.key.as_ref().map_or_else(|| "primary key".to_owned(), |key| key.join(", ")));
+        if let Some(publish) = &table.publish {
+            line(2, "publish", &publish_text(publish));
+        }
         for (column, key) in &table.needed {
             line(2, &format!("needs {column}"), &format!("for {key}"));
         }
@@ -134,7 +137,22 @@ fn table(table: &TablePlan) -> Value {
         "booleans": table.booleans,
         "decimal": table.decimal.shown(),
         "invalid_text": table.invalid_text.shown(),
+        "publish": table.publish.as_ref().map(publish),
         "needed": table.needed.iter().map(|(column, key)| json!({ "column": column, "by": key })).collect::<Vec<_>>(),
+    })
+}
+
+fn publish(publish: &PublishPlan) -> Value {
+    json!({
+        "topic": publish.topic,
+        "schemas": publish.schemas,
+        "time": publish.time.shown(),
+        "decimal": publish.decimal.shown(),
+        "bigint_unsigned": publish.bigint_unsigned.shown(),
+        "binary": publish.binary.shown(),
+        "tombstones": publish.tombstones,
+        "transactions": publish.transactions,
+        "partitions": publish.partitions,
     })
 }
 
@@ -208,13 +226,17 @@ struct Topics {
 
 impl Topics {
     fn of(plan: &Plan) -> Self {
-        let sorted = |topic: fn(&StreamPlan) -> &String| {
-            let mut topics: Vec<String> = plan.streams.iter().map(topic).cloned().collect();
+        let sorted = |mut topics: Vec<String>| {
             topics.sort();
             topics.dedup();
             topics
         };
-        Self { inputs: sorted(|stream| &stream.from), outputs: sorted(|stream| &stream.topic), dead_letters: dead_letters(&plan.name) }
+        let published = plan.tables.iter().filter_map(|table| table.publish.as_ref()).map(|publish| publish.topic.clone());
+        Self {
+            inputs: sorted(plan.streams.iter().map(|stream| stream.from.clone()).collect()),
+            outputs: sorted(plan.streams.iter().map(|stream| stream.topic.clone()).chain(published).collect()),
+            dead_letters: dead_letters(&plan.name),
+        }
     }
 }
 
@@ -254,6 +276,20 @@ fn zone_text(stream: &StreamPlan) -> String {
         Some(name) => name.to_owned(),
         None => stream.zone.to_fixed_offset().map(|offset| offset.to_string()).unwrap_or_default(),
     }
+}
+
+/// The topic and every option of it.
+fn publish_text(publish: &PublishPlan) -> String {
+    let mut parts = vec![publish.topic.clone()];
+    parts.extend(publish.schemas.then(|| "with schemas".to_owned()));
+    parts.push(format!("time {}", publish.time.shown()));
+    parts.push(format!("decimal {}", publish.decimal.shown()));
+    parts.push(format!("bigint_unsigned {}", publish.bigint_unsigned.shown()));
+    parts.push(format!("binary {}", publish.binary.shown()));
+    parts.push(if publish.tombstones { "tombstones" } else { "no tombstones" }.to_owned());
+    parts.extend(publish.transactions.then(|| "transactions".to_owned()));
+    parts.push(format!("partitions {}", publish.partitions));
+    parts.join(", ")
 }
 
 /// The paths in a template; its literals may be secrets.

@@ -267,6 +267,10 @@ impl<'f> Section<'f> {
         value.integer().and_then(|number| value.bounded(number, range, |n| n.to_string())).unwrap_or(default)
     }
 
+    pub fn boolean(&self, key: &'static str, default: bool) -> bool {
+        self.value(key).and_then(|value| value.boolean()).unwrap_or(default)
+    }
+
     /// Bytes: a text with a unit, or a number.
     pub fn size(&self, key: &'static str, default: u64, range: RangeInclusive<u64>) -> usize {
         let read = |value: Value<'f>| value.size().and_then(|bytes| value.bounded(bytes, range, units::show_size));
@@ -451,6 +455,19 @@ impl<'f> Value<'f> {
             self.mistyped("a whole number that is not negative");
         }
         number
+    }
+
+    /// True or false, or text that refers to one.
+    fn boolean(&self) -> Option<bool> {
+        let boolean = match self.value {
+            DeValue::Boolean(boolean) => Some(*boolean),
+            DeValue::String(_) if self.at.refers => self.text()?.text.trim().parse().ok(),
+            _ => None,
+        };
+        if boolean.is_none() {
+            self.mistyped("true or false");
+        }
+        boolean
     }
 
     fn size(&self) -> Option<u64> {

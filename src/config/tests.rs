@@ -128,13 +128,14 @@ fn pattern(path: &[String]) -> String {
 }
 
 /// What the reader of the reference file replaces; every other value in it is the default.
-const EXAMPLES: [&str; 13] = [
+const EXAMPLES: [&str; 14] = [
     "name",
     "mysql.address",
     "mysql.user",
     "mysql.password",
     "kafka.brokers",
     "tables.*.mysql",
+    "tables.*.publish.topic",
     "streams.*.from",
     "streams.*.each",
     "streams.*.join.*.table",

@@ -17,12 +17,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use rdkafka::message::{BorrowedMessage, Message};
 use tracing::{error, info, warn};
 
+use super::backoff::Backoff;
 use super::batch::{self, Batch};
 use super::outputs::Outputs;
 use super::status::StreamStatus;
-use crate::config::Secret;
 use crate::config::plan::{KafkaPlan, Limits};
 use crate::join::{Enricher, Input, StreamPlan, Verdict};
+use crate::kafka::client::batches_within;
 use crate::kafka::client::{Fault, RECORD_OVERHEAD};
 use crate::kafka::producer::{Outgoing, SendError};
 use crate::kafka::record::{self, Death};

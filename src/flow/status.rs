@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::batch::Counts;
+use super::publish::PublishStatus;
 use crate::config::Plan;
 use crate::join::{Lookups, StreamPlan};
 use crate::model::Reason;
@@ -212,6 +213,8 @@ pub struct Overview {
     pub tables: Arc<Tables>,
     pub source: Option<Arc<SourceStatus>>,
     pub streams: Vec<Arc<StreamStatus>>,
+    /// Where tables have change topics.
+    pub publisher: Option<Arc<PublishStatus>>,
     pub started: Instant,
 }
 

@@ -27,6 +27,33 @@ pub enum Reason {
 }
 
 impl Reason {
+    const ALL: [Reason; 19] = [
+        Reason::Purged,
+        Reason::Reset,
+        Reason::ServerReplaced,
+        Reason::ServerIdClash,
+        Reason::SchemaMismatch,
+        Reason::DdlUnsupported,
+        Reason::TableDropped,
+        Reason::KeyChanged,
+        Reason::RowImage,
+        Reason::StatementFormat,
+        Reason::UnknownEvent,
+        Reason::UnknownType,
+        Reason::BadCharset,
+        Reason::BadValue,
+        Reason::TooLarge,
+        Reason::Checksum,
+        Reason::Incident,
+        Reason::OffsetsLost,
+        Reason::BadRecord,
+    ];
+
+    /// The reason a code stands for.
+    pub fn from_code(code: &str) -> Option<Reason> {
+        Reason::ALL.into_iter().find(|reason| reason.code() == code)
+    }
+
     pub fn code(self) -> &'static str {
         match self {
             Reason::Purged => "purged",

@@ -58,6 +58,8 @@ struct Table {
     name: String,
     source: String,
     state: State,
+    /// Set while the table's changes cannot be published: it is then shown as stopped, although its rows are current.
+    unpublished: Option<State>,
     schema: Arc<Schema>,
     rows: HashMap<Key, Row>,
     bytes: usize,
@@ -110,6 +112,7 @@ impl Tables {
                 name,
                 source,
                 state: State::Snapshot { percent: 0 },
+                unpublished: None,
                 schema: Arc::new(Schema { columns: Vec::new(), key: Vec::new() }),
                 rows: HashMap::new(),
                 bytes: 0,
@@ -195,6 +198,16 @@ impl Tables {
         }
     }
 
+    /// The table's changes can no longer be published: what joins would find is not what consumers of its topic have.
+    pub fn stop_publishing(&self, table: TableId, reason: Reason, message: &str) {
+        let stopped = State::Stopped { reason, message: message.to_owned() };
+        self.inner.write().tables[table.index()].unpublished = Some(stopped);
+    }
+
+    pub fn resume_publishing(&self, table: TableId) {
+        self.inner.write().tables[table.index()].unpublished = None;
+    }
+
     pub fn summaries(&self) -> Vec<Summary> {
         let inner = self.inner.read();
         inner.tables.iter().map(Table::summary).collect()
@@ -209,18 +222,18 @@ pub struct View<'a> {
 impl View<'_> {
     pub fn lookup(&self, table: TableId, key: &[u8]) -> Lookup<'_> {
         let table = &self.inner.tables[table.index()];
-        match table.state {
+        match table.shown() {
             State::Ready => table.rows.get(key).map_or(Lookup::Missing, Lookup::Row),
             _ => Lookup::NotReady,
         }
     }
 
     pub fn is_ready(&self, table: TableId) -> bool {
-        self.inner.tables[table.index()].state == State::Ready
+        *self.state(table) == State::Ready
     }
 
     pub fn state(&self, table: TableId) -> &State {
-        &self.inner.tables[table.index()].state
+        self.inner.tables[table.index()].shown()
     }
 
     /// The schema the rows of this view have. Compare by pointer to notice a change.
@@ -274,6 +287,13 @@ impl Inner {
 // === impl Table ===
 
 impl Table {
+    fn shown(&self) -> &State {
+        match (&self.state, &self.unpublished) {
+            (State::Ready, Some(unpublished)) => unpublished,
+            (state, _) => state,
+        }
+    }
+
     fn put(&mut self, key: Key, row: Row) {
         let key_bytes = key.as_bytes().len();
         self.bytes += key_bytes + row.size();
@@ -292,7 +312,7 @@ impl Table {
         Summary {
             name: self.name.clone(),
             source: self.source.clone(),
-            state: self.state.clone(),
+            state: self.shown().clone(),
             rows: self.rows.len(),
             bytes: self.bytes,
             snapshot_rows: self.snapshot_rows,

@@ -6,6 +6,7 @@ mod kafka;
 mod limits;
 mod log;
 mod mysql;
+mod publish;
 mod streams;
 mod tables;
 
@@ -36,9 +37,10 @@ pub(super) fn plan(root: Section<'_>) -> Plan {
     let host = || root.file().around().host.replace(|c: char| !c.is_ascii_alphanumeric() && !matches!(c, '.' | '_' | '-'), "-");
     let instance = dotted_name(&root, "instance").unwrap_or_else(host);
     let limits = limits::read(root.section("limits"));
-    let mut tables = tables::read(&root);
+    let (mut tables, published) = tables::read(&root);
     let name = name.unwrap_or_default();
     let streams = streams::read(&root, &name, &limits, &mut tables);
+    publish::check_topics(&root, &name, &published, &streams);
     if tables.is_empty() && streams.is_empty() && !root.has("tables") && !root.has("streams") {
         root.file().fault(root.at(), "there is nothing to do", "write at least one `[tables.NAME]` or `[streams.NAME]`");
     }

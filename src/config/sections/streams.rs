@@ -15,7 +15,7 @@ const RESERVED_JOINS: [&str; 5] = ["record", "item", "index", "place", "meta"];
 /// Its consumer group would be the publisher's (contract E1).
 const RESERVED_STREAM: &str = "publish";
 /// Topics of our own begin with it.
-const INTERNAL: &str = "larder.";
+pub(super) const INTERNAL: &str = "larder.";
 /// Headers of our own begin with it (contract E5).
 const OWN_HEADERS: &str = "larder-";
 

@@ -1,16 +1,20 @@
 //! `[tables.NAME]`: which MySQL tables are held, and in which form (contract A6, B10).
 
+use super::publish::{self, Published};
 use crate::config::file::{Section, Text};
 use crate::config::plan::TablePlan;
 
 /// MySQL's limit on names of databases and tables, in characters.
 const IDENTIFIER_CHARS: usize = 64;
 
-/// In order of name, which gives each its `TableId`. A table at fault is in the list too, so that joins find it.
-pub(super) fn read(root: &Section<'_>) -> Vec<TablePlan> {
+/// In order of name, which gives each its `TableId`. A table at fault is in the list too, so that joins find it. Beside them, where
+/// their change topics stand.
+pub(super) fn read(root: &Section<'_>) -> (Vec<TablePlan>, Vec<Published>) {
     let mut tables: Vec<TablePlan> = Vec::new();
+    let mut published = Vec::new();
     for (name, section) in root.named("tables") {
-        let table = table(name, &section);
+        let mut table = table(name, &section);
+        publish::read(&mut table, &section, &mut published);
         let twin =
             tables.iter().find(|other| !table.table.is_empty() && (&other.database, &other.table) == (&table.database, &table.table));
         if let Some(twin) = twin {
@@ -24,12 +28,11 @@ pub(super) fn read(root: &Section<'_>) -> Vec<TablePlan> {
         root.file().fault(&root.at_key("tables"), "there are more than 65535", "share them among several instances");
     }
     tables.sort_by(|a, b| a.name.cmp(&b.name));
-    tables
+    (tables, published)
 }
 
 fn table(name: String, section: &Section<'_>) -> TablePlan {
     section.later(&[
-        ("publish", "change topics"),
         ("topic", "tables made of topics"),
         ("keep", "tables made of topics"),
         ("format", "tables made of topics"),

@@ -86,7 +86,9 @@ impl Standing {
     fn record(&mut self, key: Option<&[u8]>, value: Option<&[u8]>, partition: i32) -> Option<()> {
         // A key in a schema begins with it; the bare one cannot, for the column `schema` would have an object.
         let key = match key {
-            Some(key) if key.starts_with(br#"{"schema":{"#) => Some(serde_json::from_slice::<Wrapped<'_>>(key).ok()?.payload.get().as_bytes()),
+            Some(key) if key.starts_with(br#"{"schema":{"#) => {
+                Some(serde_json::from_slice::<Wrapped<'_>>(key).ok()?.payload.get().as_bytes())
+            }
             key => key,
         };
         let (Some(key), Some(value)) = (key, value) else {
@@ -128,7 +130,9 @@ mod tests {
     #[test]
     fn the_last_row_of_each_key_stands() {
         let mut standing = Standing::default();
-        let mut take = |key: Option<&str>, value: Option<&str>, partition| standing.record(key.map(str::as_bytes), value.map(str::as_bytes), partition);
+        let mut take = |key: Option<&str>, value: Option<&str>, partition| {
+            standing.record(key.map(str::as_bytes), value.map(str::as_bytes), partition)
+        };
         take(Some(r#"{"id":1}"#), Some(r#"{"before":null,"after":{"id":1,"a":"x"},"source":{},"op":"r"}"#), 0).expect("ours");
         take(Some(r#"{"id":1}"#), Some(r#"{"before":{"id":1},"after":{"id":1,"a":"y"},"source":{},"op":"u"}"#), 0).expect("ours");
         let wrapped = r#"{"schema":{"type":"struct"},"payload":{"before":null,"after":{"id":2},"op":"c"}}"#;

@@ -11,18 +11,16 @@
 //! (in parts only above `limits.transaction_bytes`, each with how far it got); what is published of a key is a read, then each change
 //! after it once; after any fault everything is begun again from the last commit, which is one way for every fault.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tracing::{error, info, warn};
 
-use super::maker::{ChangeMaker, Kind, Known, Published};
+use super::maker::{ChangeMaker, Known, Published};
 use super::progress::{Part, Progress, TableState};
 use super::writer::{Common, Refused, Writer};
 use super::{Ended, Publisher, broken};
 use crate::config::plan::TablePlan;
 use crate::debezium::{Snapshot, TransactionBlock};
-use crate::kafka::client::Fault;
 use crate::kafka::election::{Election, Standing};
 use crate::model::{Position, Reason, Schema, TableId, Transaction};
 use crate::mysql::assemble::{Assembler, Step};
@@ -323,10 +321,6 @@ impl<'a> Leader<'a> {
 
     pub fn plan(&self, table: TableId) -> &'a TablePlan {
         &self.publisher.plan.tables[table.index()]
-    }
-
-    pub fn schema(&self, table: TableId) -> &Schema {
-        &self.known[table.index()].0
     }
 
     /// Per table of the plan.

@@ -83,6 +83,10 @@ impl Published {
         self.bytes.len()
     }
 
+    pub fn numbered(self, number: u64) -> Published {
+        Published { number, ..self }
+    }
+
     /// The row after this change, as if a snapshot had read it; `None` if it is gone.
     pub fn as_read(&self) -> Option<Published> {
         let after = self.after()?;
@@ -99,7 +103,9 @@ impl Published {
     /// Of an update or a change of key, what it brings.
     pub fn as_create(&self) -> Published {
         let parts = [b"", self.key(), b"", self.after().unwrap_or_default()];
-        Published { number: self.number, row: self.row, ..Published::new(self.table, Kind::Create, &self.event, &self.form, parts) }
+        let places = self.places.as_ref().map(|places| Box::new(Places { before: None, after: places.after.clone() }));
+        let created = Published::new(self.table, Kind::Create, &self.event, &self.form, parts);
+        Published { number: self.number, row: self.row, places, ..created }
     }
 
     /// A delete of a row of which only the key is known.
@@ -307,9 +313,10 @@ impl Event {
 fn places(info: &TableInfo, columns: &[usize], change: &RowChange<'_>) -> Result<Places, DecodeError> {
     let mut scratches = vec![Vec::new(); columns.len()];
     let mut place = |before: bool| {
-        let values = columns.iter().zip(&mut scratches).map(|(&column, scratch)| {
-            if before { change.before(column, scratch) } else { change.after(column, scratch) }
-        });
+        let values = columns
+            .iter()
+            .zip(&mut scratches)
+            .map(|(&column, scratch)| if before { change.before(column, scratch) } else { change.after(column, scratch) });
         let values = values.collect::<Result<Vec<_>, _>>()?;
         Place::of(info, &values).map(Some).ok_or_else(unwalkable)
     };

@@ -42,11 +42,11 @@ use crate::kafka::election::{Election, Standing};
 use crate::kafka::producer::Producer;
 use crate::kafka::reader;
 use crate::kafka::topics::Topics;
-use crate::model::{Position, Reason, Schema, Stop, TableId};
+use crate::model::{Reason, Schema, Stop, TableId};
 use crate::mysql::assemble::Broken;
 use crate::mysql::connect::{self, Error};
 use crate::mysql::identity::{self, Verdict};
-use crate::mysql::{catalogue, defaults, preconditions};
+use crate::mysql::{catalogue, preconditions};
 use crate::table::Tables;
 
 /// Table maps without names that disagree with the catalogue, in a row, after which a table is stopped.
@@ -82,7 +82,10 @@ pub enum Ended {
     /// The same server id is in use.
     Clash(String),
     /// What follows the progress is not to be had any more.
-    Gone { reason: Reason, message: String },
+    Gone {
+        reason: Reason,
+        message: String,
+    },
     Stop(Stop),
 }
 
@@ -167,7 +170,10 @@ impl Publisher {
                 Ended::Clash(text) => {
                     clashes += 1;
                     if clashes >= CLASHES {
-                        let message = format!("another client uses the server id {} of the publisher of {}: {text}", self.mysql.server_id, self.plan.name);
+                        let message = format!(
+                            "another client uses the server id {} of the publisher of {}: {text}",
+                            self.mysql.server_id, self.plan.name
+                        );
                         return Err(Stop::Operator { reason: Reason::ServerIdClash, message });
                     }
                     warn!("the server ended the publisher's binlog stream: {text}");
@@ -239,8 +245,7 @@ impl Publisher {
             let (fold_case, known) = self.known(&mut progress).await?;
             info!(
                 position = progress.position.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string),
-                "elected to publish the changes of {}",
-                self.plan.name
+                "elected to publish the changes of {}", self.plan.name
             );
             let mut leader = Leader::new(self, election, writer, progress, fold_case, known);
             let ended = leader.run().await;
@@ -257,7 +262,11 @@ impl Publisher {
         let progress = self.progress_topic();
         if topics.find(&progress)?.is_none() {
             // Written with every commit: small segments keep it quick to read.
-            topics.create(&progress, 1, &[("cleanup.policy", "compact"), ("segment.bytes", "16777216"), ("min.cleanable.dirty.ratio", "0.1")])?;
+            topics.create(
+                &progress,
+                1,
+                &[("cleanup.policy", "compact"), ("segment.bytes", "16777216"), ("min.cleanable.dirty.ratio", "0.1")],
+            )?;
         }
         let target = |plan: &TablePlan| -> Result<Option<Target>, Ended> {
             let Some(publish) = &plan.publish else { return Ok(None) };
@@ -270,7 +279,8 @@ impl Publisher {
                     publish.partitions
                 }
             };
-            let bound = topics.max_message_bytes(&publish.topic).unwrap_or(limits.message_bytes).min(limits.message_bytes + RECORD_OVERHEAD);
+            let bound =
+                topics.max_message_bytes(&publish.topic).unwrap_or(limits.message_bytes).min(limits.message_bytes + RECORD_OVERHEAD);
             Ok(Some(Target { topic: publish.topic.clone(), partitions, bound, tombstones: publish.tombstones }))
         };
         self.plan.tables.iter().map(target).collect()
@@ -350,7 +360,7 @@ impl Publisher {
             }
             known.push(match catalogue::table(&mut connection, plan).await? {
                 Ok(info) => {
-                    let details: Details = defaults::details(&mut connection, plan, &info.schema).await?;
+                    let details = Details::default();
                     let form = record_form(&info.schema, plan, &details, &self.plan.name).ok();
                     (info.schema, Known { details, form, locate: None })
                 }

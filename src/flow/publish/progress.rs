@@ -144,18 +144,10 @@ struct TableRecord {
 enum StateRecord {
     New,
     Following,
-    Reading {
-        at: String,
-        place: String,
-    },
-    Read {
-        at: String,
-    },
+    Reading { at: String, place: String },
+    Read { at: String },
     Compare,
-    Stopped {
-        reason: String,
-        message: String,
-    },
+    Stopped { reason: String, message: String },
 }
 
 impl StateRecord {

@@ -19,6 +19,8 @@ pub struct PublishStatus {
     position: Mutex<Option<Position>>,
     commits: AtomicU64,
     commit_us: AtomicU64,
+    /// Something was committed.
+    fresh: AtomicBool,
 }
 
 impl PublishStatus {
@@ -31,6 +33,7 @@ impl PublishStatus {
             position: Mutex::default(),
             commits: AtomicU64::new(0),
             commit_us: AtomicU64::new(0),
+            fresh: AtomicBool::new(false),
         }
     }
 
@@ -59,6 +62,11 @@ impl PublishStatus {
         now.saturating_sub(committed) as f64 / 1e6
     }
 
+    /// Whether anything was committed since this was asked last.
+    pub(super) fn take_progress(&self) -> bool {
+        self.fresh.swap(false, Relaxed)
+    }
+
     pub(super) fn set_elected(&self, elected: bool) {
         self.elected.store(elected, Relaxed);
         if !elected {
@@ -83,6 +91,7 @@ impl PublishStatus {
 
     pub(super) fn committed(&self, position: Option<&Position>, took: Duration) {
         *self.position.lock() = position.cloned();
+        self.fresh.store(true, Relaxed);
         self.commits.fetch_add(1, Relaxed);
         self.commit_us.fetch_add(took.as_micros() as u64, Relaxed);
     }

@@ -23,7 +23,7 @@ use tracing::info;
 use super::Ended;
 use super::difference::{self, Standing};
 use super::leader::{Leader, Read, Stream};
-use super::maker::{Event, Kind, Places, Published, ReadMaker, record_form};
+use super::maker::{Event, Kind, Published, ReadMaker, record_form};
 use super::progress::TableState;
 use super::writer::{Common, Refused};
 use crate::config::plan::TablePlan;
@@ -109,7 +109,10 @@ impl Net {
 impl Leader<'_> {
     /// Reads every table that has to be read. Those that follow are followed meanwhile.
     pub async fn read_tables(&mut self) -> Result<(), Ended> {
-        let wanted: Vec<TableId> = self.published().filter(|&table| matches!(self.state(table), Some(TableState::New | TableState::Reading { .. } | TableState::Compare))).collect();
+        let wanted: Vec<TableId> = self
+            .published()
+            .filter(|&table| matches!(self.state(table), Some(TableState::New | TableState::Reading { .. } | TableState::Compare)))
+            .collect();
         if wanted.is_empty() {
             return Ok(());
         }
@@ -191,7 +194,7 @@ impl Leader<'_> {
                         Some(connection) => connection,
                         None => asked.insert(connect::connect(&self.publisher.mysql).await?),
                     };
-                    self.before_until(readings, from, transaction, &mut stream, connection).await?;
+                    self.before_until(readings, from, transaction, connection).await?;
                 }
                 Read::Step(Step::Stop { table, reason, message }) => self.stop_table(table, reason, &message),
                 // A statement before `until` is in the views, whose locks kept later ones away; rows that are out are another matter.
@@ -217,7 +220,6 @@ impl Leader<'_> {
         readings: &mut [Reading],
         from: &Position,
         transaction: Transaction<Published>,
-        stream: &mut Stream,
         connection: &mut Conn,
     ) -> Result<(), Ended> {
         let Transaction { changes, position, id, committed_us } = transaction;
@@ -252,8 +254,7 @@ impl Leader<'_> {
                 self.refused(refused, out.table)?;
             }
             if let Some(kept) = kept.filter(|_| in_window) {
-                let places = sides_after(&kept, &asked);
-                reading.net.take(&Published { places, ..kept });
+                reading.net.take(&kept);
             }
         }
         for reading in readings.iter_mut() {
@@ -330,7 +331,7 @@ impl Leader<'_> {
         if let Some(published) = reading.published {
             let form = record_form(&reading.info.schema, plan, &details, name).map_err(|error| Ended::Again(error.to_string()))?;
             for key in published.left() {
-                let row = Published { number: rows.number(), ..Published::delete(table, event, &form, &key, b"") };
+                let row = Published::delete(table, event, &form, &key, b"").numbered(rows.number());
                 self.send_row(&row, Snapshot::Incremental, &rows.origin, rows.read_us)?;
             }
         }
@@ -384,7 +385,9 @@ impl Leader<'_> {
         match refused {
             Refused::Fault(fault) => Err(fault.into()),
             Refused::TooLarge { bytes, bound } => {
-                let message = format!("a row takes {bytes} bytes, its topic takes {bound}: raise max.message.bytes of the topic and limits.message_bytes");
+                let message = format!(
+                    "a row takes {bytes} bytes, its topic takes {bound}: raise max.message.bytes of the topic and limits.message_bytes"
+                );
                 self.stop_table(table, Reason::TooLarge, &message);
                 Err(Ended::AtOnce)
             }
@@ -409,7 +412,8 @@ impl Leader<'_> {
                 read.push((table, at.clone()));
             }
         }
-        let Some(earliest) = read.iter().map(|(_, at)| at.clone()).reduce(|one, other| if one.contains(&other) { other } else { one }) else {
+        let Some(earliest) = read.iter().map(|(_, at)| at.clone()).reduce(|one, other| if one.contains(&other) { other } else { one })
+        else {
             return Ok(());
         };
         let Some(main) = self.progress.position.clone() else {
@@ -543,7 +547,7 @@ impl Rows {
             (true, true, true) => Snapshot::True,
         };
         (self.begun, self.begun_table) = (true, true);
-        let free = Free { row: Published { number: self.number(), ..row }, place, origin: Arc::clone(&self.origin) };
+        let free = Free { row: row.numbered(self.number()), place, origin: Arc::clone(&self.origin) };
         if !self.words {
             return Some(free);
         }
@@ -570,9 +574,4 @@ impl Rows {
 
 fn now_us() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_micros() as u64)
-}
-
-/// The places of a part of a change.
-fn sides_after(part: &Published, places: &[Place]) -> Option<Box<Places>> {
-    Some(Box::new(Places { before: None, after: part.after().and(places.last().cloned()) }))
 }

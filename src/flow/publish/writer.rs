@@ -15,7 +15,6 @@ use crate::debezium::{NEW_KEY_HEADER, OLD_KEY_HEADER, Op, Record, Snapshot, Sour
 use crate::kafka::client::Fault;
 use crate::kafka::producer::{Outgoing, Producer, SendError};
 use crate::kafka::record::header_bytes;
-use crate::model::TableId;
 
 /// Where the changes of a table go.
 #[derive(Debug, Clone)]
@@ -45,7 +44,10 @@ pub struct Common<'a> {
 #[derive(Debug)]
 pub enum Refused {
     /// The topic does not take a record of so many bytes.
-    TooLarge { bytes: usize, bound: usize },
+    TooLarge {
+        bytes: usize,
+        bound: usize,
+    },
     Fault(Fault),
 }
 
@@ -95,13 +97,15 @@ impl Writer {
         }
     }
 
-    pub fn target(&self, table: TableId) -> Option<&Target> {
-        self.targets[table.index()].as_ref()
-    }
-
     /// Writes one change: a create, read, update or delete, a tombstone after a delete, both and a create for a change of key, or a
     /// truncate in every partition.
-    pub fn change(&mut self, change: &Published, common: &Common<'_>, place: Snapshot, block: Option<&TransactionBlock<'_>>) -> Result<(), Refused> {
+    pub fn change(
+        &mut self,
+        change: &Published,
+        common: &Common<'_>,
+        place: Snapshot,
+        block: Option<&TransactionBlock<'_>>,
+    ) -> Result<(), Refused> {
         let mut scratch = std::mem::take(&mut self.scratch);
         let written = self.write(change, common, place, block, &mut scratch);
         self.scratch = scratch;
@@ -231,7 +235,8 @@ impl Writer {
         }
         for name in std::mem::take(&mut self.dirty) {
             // A table that is known no more leaves a tombstone.
-            let (key, value) = progress.table_record(&name).map_or_else(|| (format!("table/{name}"), None), |(key, value)| (key, Some(value)));
+            let (key, value) =
+                progress.table_record(&name).map_or_else(|| (format!("table/{name}"), None), |(key, value)| (key, Some(value)));
             let record = Outgoing { key: Some(key.as_bytes()), value: value.as_deref(), ..outgoing };
             sent = sent.and_then(|()| self.send(record, OwnedHeaders::new()));
         }
