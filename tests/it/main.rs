@@ -17,5 +17,7 @@ mod operate;
 mod versions;
 
 mod exactly_once;
+mod history;
 mod kill;
 mod ledger;
+mod publish;

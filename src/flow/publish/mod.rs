@@ -20,6 +20,7 @@ mod tables;
 mod writer;
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -216,7 +217,7 @@ impl Publisher {
         election: &mut Option<Election>,
         fresh: &mut bool,
         again: &mut bool,
-    ) -> Result<std::convert::Infallible, Ended> {
+    ) -> Result<Infallible, Ended> {
         let targets = self.targets()?;
         let Plan { kafka, limits, .. } = &*self.plan;
         let progress_topic = self.progress_topic();
