@@ -6,6 +6,7 @@ pub mod connect;
 pub mod preconditions;
 
 pub mod catalogue;
+pub mod defaults;
 pub mod snapshot;
 
 pub mod assemble;
