@@ -11,6 +11,7 @@ pub mod catalogue;
 pub mod chunks;
 pub mod load;
 pub mod place;
+pub mod defaults;
 pub mod snapshot;
 
 pub mod assemble;

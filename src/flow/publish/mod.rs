@@ -37,7 +37,6 @@ use self::writer::{Target, Writer};
 use super::backoff::Backoff;
 use crate::config::Plan;
 use crate::config::plan::{MysqlPlan, OnPurge, TablePlan};
-use crate::debezium::Details;
 use crate::kafka::client::{Fault, RECORD_OVERHEAD, batches_within};
 use crate::kafka::election::{Election, Standing};
 use crate::kafka::producer::Producer;
@@ -47,7 +46,7 @@ use crate::model::{Reason, Schema, Stop, TableId};
 use crate::mysql::assemble::Broken;
 use crate::mysql::connect::{self, Error};
 use crate::mysql::identity::{self, Verdict};
-use crate::mysql::{catalogue, preconditions};
+use crate::mysql::{catalogue, defaults, preconditions};
 use crate::table::Tables;
 
 /// Table maps without names that disagree with the catalogue, in a row, after which a table is stopped.
@@ -361,7 +360,7 @@ impl Publisher {
             }
             known.push(match catalogue::table(&mut connection, plan).await? {
                 Ok(info) => {
-                    let details = Details::default();
+                    let details = defaults::details(&mut connection, plan, &info.schema).await?;
                     let form = record_form(&info.schema, plan, &details, &self.plan.name).ok();
                     (info.schema, Known { details, form, locate: None })
                 }
