@@ -442,9 +442,7 @@ impl<M: Maker> Assembler<M> {
     }
 
     fn statement(&mut self, query: &event::Query<'_>, event: &RawEvent<'_>) {
-        let database = String::from_utf8_lossy(query.database);
-        let effect = statement::effect(&String::from_utf8_lossy(query.text), &database, query.ansi_quotes);
-        match effect {
+        match statement::effect(query) {
             Effect::Begin | Effect::XaStart => {
                 let open = self.open();
                 open.started = true;
@@ -480,7 +478,24 @@ impl<M: Maker> Assembler<M> {
                     }
                 }
             }
-            Effect::Reload(names) | Effect::Unknown(names) => self.each_named(&names, |this, index| this.changed_unseen(index, false)),
+            Effect::Storage(names) => self.each_named(&names, Self::repaired),
+            Effect::IndexDropped(names) => self.each_named(&names, |this, index| match this.tables[index].plan.key {
+                Some(_) => this.changed_unseen(index, false),
+                None => this.repaired(index),
+            }),
+            Effect::Columns(names) | Effect::Content(names) | Effect::Unknown(names) => {
+                self.each_named(&names, |this, index| this.changed_unseen(index, false));
+            }
+            Effect::Renamed(pairs) => self.renamed(&pairs),
+            Effect::Created { table, if_absent, rows_follow } => {
+                let open = self.open();
+                open.started |= rows_follow;
+                open.thread = Some(query.thread);
+                self.each_named(&[table], |this, index| match if_absent {
+                    true => this.repaired(index),
+                    false => this.changed_unseen(index, false),
+                });
+            }
             Effect::Dml(names) => self.each_named(&names, |this, index| {
                 let message = "rows were changed by a statement that was logged as text (binlog_format was not ROW in that session)";
                 this.stop(index, Reason::StatementFormat, message.into());
@@ -493,13 +508,35 @@ impl<M: Maker> Assembler<M> {
 
     fn each_named(&mut self, names: &[Name], act: impl Fn(&mut Self, usize)) {
         for index in 0..self.tables.len() {
-            let plan = &self.tables[index].plan;
-            if names
-                .iter()
-                .any(|name| same(&plan.database, &name.database, self.fold_case) && same(&plan.table, &name.table, self.fold_case))
-            {
+            if names.iter().any(|name| self.is_named(index, name)) {
                 act(self, index);
             }
+        }
+    }
+
+    fn is_named(&self, index: usize, name: &Name) -> bool {
+        let plan = &self.tables[index].plan;
+        same(&plan.database, &name.database, self.fold_case) && same(&plan.table, &name.table, self.fold_case)
+    }
+
+    /// A name that was given away last is free; one that was given last stands for another table.
+    fn renamed(&mut self, pairs: &[(Name, Name)]) {
+        for index in 0..self.tables.len() {
+            let is_new = |(from, to): &(Name, Name)| {
+                if self.is_named(index, to) { Some(true) } else { self.is_named(index, from).then_some(false) }
+            };
+            match pairs.iter().rev().find_map(is_new) {
+                Some(true) => self.changed_unseen(index, false),
+                Some(false) => self.dropped(index),
+                None => {}
+            }
+        }
+    }
+
+    /// Rows and columns are what they were; a table that could not be read may be readable now.
+    fn repaired(&mut self, index: usize) {
+        if matches!(self.tables[index].phase, Phase::Stopped(_)) {
+            self.changed_unseen(index, false);
         }
     }
 
@@ -528,7 +565,7 @@ impl<M: Maker> Assembler<M> {
 
     fn dropped(&mut self, index: usize) {
         match self.tables[index].phase {
-            Phase::Following => self.stop(index, Reason::TableDropped, "the table was dropped".into()),
+            Phase::Following => self.stop(index, Reason::TableDropped, "the table was dropped or got another name".into()),
             _ => self.changed_unseen(index, false),
         }
     }
