@@ -14,10 +14,11 @@ use tracing::{error, info, warn};
 use crate::config::Plan;
 use crate::config::plan::MysqlPlan;
 use crate::model::position::GtidSet;
-use crate::model::{Change, Reason, Stop, TableId};
+use crate::model::{Change, Reason, Schema, Stop, TableId};
 use crate::mysql::SourceStatus;
 use crate::mysql::assemble::{Assembler, Broken, Step};
 use crate::mysql::binlog::Binlog;
+use crate::mysql::catalogue;
 use crate::mysql::connect::{self, Error};
 use crate::mysql::load::{self, Loaded};
 use crate::mysql::preconditions::{self, ServerInfo};
@@ -373,6 +374,13 @@ impl Capture {
                 self.reload_until_done(&which, assembler).await?;
                 return Ok(false);
             }
+            Step::Check(table) => {
+                if !self.has_columns_of(table, assembler.schema(table)).await? {
+                    assembler.doubt(table);
+                    self.reload_until_done(&[table], assembler).await?;
+                    return Ok(false);
+                }
+            }
         }
         Ok(true)
     }
@@ -391,6 +399,14 @@ impl Capture {
             _ => self.status.resnapshots.done(&asked),
         }
         ended
+    }
+
+    /// Whether the catalogue still shows these columns.
+    async fn has_columns_of(&self, table: TableId, known: &Schema) -> Result<bool, Error> {
+        let mut connection = connect::connect(&self.mysql).await?;
+        let described = catalogue::table(&mut connection, &self.plan.tables[table.index()]).await?;
+        let _ = connection.disconnect().await;
+        Ok(described.is_ok_and(|info| info.schema == *known))
     }
 
     /// A table half read would stay so: it is tried until it is whole, while the server refuses nothing.
@@ -480,6 +496,6 @@ fn repair(reason: Reason) -> &'static str {
     }
 }
 
-fn key_names(schema: &crate::model::Schema) -> Vec<&str> {
+fn key_names(schema: &Schema) -> Vec<&str> {
     schema.key.iter().map(|&index| schema.columns[index].name.as_str()).collect()
 }

@@ -102,6 +102,9 @@ pub enum Step<C> {
     Reload(Vec<TableId>),
     /// The same, then open the stream again at [`Assembler::position`]: the open transaction must be seen again.
     Rewind(Vec<TableId>),
+    /// The table has another number in the binlog, whose events do not name columns: whether they are still those of
+    /// [`Assembler::schema`] is seen in the catalogue alone. If not, [`Assembler::doubt`] it.
+    Check(TableId),
 }
 
 /// The stream cannot be followed; it belongs to no table.
@@ -151,6 +154,9 @@ struct Tracked {
     phase: Phase,
     /// Table maps in a row that disagreed with a schema read freshly.
     disagreements: u8,
+    /// Its number in the binlog, where the columns are known to be those of `schema`. Every change of a table's columns, logged or
+    /// not, gives it another one, and so do a restart of the server and little else.
+    number: Option<u64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -224,6 +230,7 @@ impl<M: Maker> Assembler<M> {
             schema: Schema { columns: Vec::new(), key: Vec::new() },
             phase: Phase::Unread,
             disagreements: 0,
+            number: None,
         };
         Self {
             maker,
@@ -272,6 +279,7 @@ impl<M: Maker> Assembler<M> {
         self.forget_maps(table);
         let tracked = &mut self.tables[table.index()];
         tracked.schema = schema;
+        tracked.number = None;
         tracked.phase = Phase::CatchingUp { until, applied: false, dirty: false };
         self.settle();
     }
@@ -282,11 +290,18 @@ impl<M: Maker> Assembler<M> {
         self.tables[table.index()].phase = Phase::Stopped(reason);
     }
 
+    /// The columns of a table are not those it was read with: it is read again, and the stream opened again, as by [`Step::Rewind`].
+    pub fn doubt(&mut self, table: TableId) {
+        self.forget_maps(table);
+        self.tables[table.index()].phase = Phase::Unread;
+    }
+
     /// A table whose rows are to be handed out from here on, with what is known of its columns where table maps do not say.
     pub fn follow(&mut self, table: TableId, schema: Schema) {
         self.forget_maps(table);
         let tracked = &mut self.tables[table.index()];
         tracked.schema = schema;
+        tracked.number = None;
         tracked.phase = Phase::Following;
     }
 
@@ -379,6 +394,7 @@ impl<M: Maker> Assembler<M> {
             kind::FORMAT_DESCRIPTION => {
                 // Table ids begin anew with a server's life, and what was open when it ended was rolled back.
                 self.maps.clear();
+                self.tables.iter_mut().for_each(|table| table.number = None);
                 self.open = None;
             }
             kind::HEARTBEAT | kind::HEARTBEAT_V2 => {
@@ -577,7 +593,8 @@ impl<M: Maker> Assembler<M> {
     fn changed_unseen(&mut self, index: usize, later: bool) {
         match &mut self.tables[index].phase {
             Phase::CatchingUp { applied, dirty, .. } => *dirty |= *applied || later,
-            Phase::Following | Phase::Stopped(Reason::TableDropped | Reason::KeyChanged | Reason::SchemaMismatch) => {
+            Phase::Following
+            | Phase::Stopped(Reason::TableDropped | Reason::KeyChanged | Reason::SchemaMismatch | Reason::DdlUnsupported) => {
                 let open = self.open();
                 if !open.reload.contains(&id(index)) {
                     open.reload.push(id(index));
@@ -644,15 +661,19 @@ impl<M: Maker> Assembler<M> {
             return Ok(Rows::Skipped);
         }
         let map = TableMap::parse(body)?;
-        let key = tracked.schema.key.clone();
+        // A configured key does not change with the primary key.
+        let same_key = |seen: &Schema| seen.key == tracked.schema.key || tracked.plan.key.is_some();
         let seen = match map.schema(&tracked.schema) {
             Ok(seen) if M::FOLLOWS_MAPS && map.has_names() => Some(seen),
-            Ok(seen) if agrees(&tracked.schema, &seen) => Some(Schema { columns: seen.columns, key }),
+            Ok(seen) if agrees(&tracked.schema, &seen) && same_key(&seen) => Some(seen),
             Ok(_) | Err(DecodeError::SchemaMismatch(_)) => None,
             Err(error) => return Err(error),
         };
         if let Some(seen) = seen {
             tracked.disagreements = 0;
+            if !map.has_names() && tracked.phase == Phase::Following && tracked.number.replace(map.table_id) != Some(map.table_id) {
+                self.steps.push_back(Step::Check(id(index)));
+            }
             return self.maker.reader(id(index), &tracked.plan, &map, seen).map(|reader| Rows::Made(Box::new(reader)));
         }
         if tracked.phase == Phase::Following {

@@ -5,6 +5,7 @@
 pub mod connect;
 pub mod preconditions;
 
+mod cascades;
 pub mod catalogue;
 pub mod chunks;
 pub mod load;

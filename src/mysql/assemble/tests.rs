@@ -103,6 +103,8 @@ impl Stream {
                 Step::Reload(_) => "reload".into(),
                 Step::Rewind(_) => "rewind".into(),
                 Step::Part { .. } => "part".into(),
+                // Every first table map under a number: see the test of them.
+                Step::Check(_) => continue,
             });
         }
         steps
@@ -292,6 +294,34 @@ fn d22_rows_of_other_columns_without_a_statement() {
     // The catalogue keeps saying something else than the rows.
     stream.insert(1, &[1]);
     assert_eq!(stream.steps(), ["stop schema-mismatch"]);
+}
+
+#[test]
+fn d22_columns_are_looked_up_for_every_number_of_a_table_that_names_none() {
+    let checks =
+        |stream: &mut Stream| std::iter::from_fn(|| stream.assembler.next_step()).filter(|step| matches!(step, Step::Check(_))).count();
+    let mut stream = Stream::following();
+    stream.insert(0, &[1]);
+    assert_eq!(checks(&mut stream), 1);
+    stream.insert(0, &[2]);
+    assert_eq!(checks(&mut stream), 0, "known by its number");
+    let mut other = table_map(0);
+    other[0] += 1;
+    stream.begin();
+    stream.take(kind::TABLE_MAP, &other).expect("an event");
+    assert_eq!(checks(&mut stream), 1);
+    stream.assembler.doubt(TABLE);
+    stream.assembler.reconnected();
+    stream.assembler.loaded(TABLE, schema(1), at(u64::from(stream.end)));
+    stream.end += 100;
+    stream.insert(1, &[3]);
+    assert_eq!(checks(&mut stream), 0, "while it catches up the view is newer than the rows");
+    stream.insert(1, &[4]);
+    assert_eq!(checks(&mut stream), 1);
+    // The server was started again: numbers begin anew.
+    stream.take(kind::FORMAT_DESCRIPTION, &[]).expect("an event");
+    stream.insert(1, &[5]);
+    assert_eq!(checks(&mut stream), 1);
 }
 
 #[test]
