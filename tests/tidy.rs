@@ -42,6 +42,7 @@ const PURE: &[&str] = &[
     "mysql/render.rs",
     "mysql/result.rs",
     "mysql/statement.rs",
+    "mysql/statement/",
     "mysql/table_map.rs",
     "mysql/text.rs",
     "mysql/wire.rs",

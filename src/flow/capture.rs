@@ -14,10 +14,11 @@ use tracing::{error, info, warn};
 use crate::config::Plan;
 use crate::config::plan::{MysqlPlan, OnPurge};
 use crate::model::position::GtidSet;
-use crate::model::{Change, Reason, Stop, TableId};
+use crate::model::{Change, Reason, Schema, Stop, TableId};
 use crate::mysql::SourceStatus;
 use crate::mysql::assemble::{Assembler, Broken, Step};
 use crate::mysql::binlog::Binlog;
+use crate::mysql::catalogue;
 use crate::mysql::connect::{self, Error};
 use crate::mysql::identity::{self, Verdict};
 use crate::mysql::load::{self, Loaded};
@@ -366,7 +367,7 @@ impl Capture {
                 self.tables.apply(transaction);
                 self.status.set_committed(committed_us);
             }
-            Step::Part { .. } => unreachable!("transactions of tables are never split"),
+            Step::Part { .. } | Step::Columns(_) => unreachable!("only a maker of changes asks for it"),
             Step::Ready(table) => {
                 self.tables.set_ready(table);
                 info!(table = self.name(table), "table {} is ready", self.name(table));
@@ -376,6 +377,13 @@ impl Capture {
             Step::Rewind(which) => {
                 self.reload_until_done(&which, assembler).await?;
                 return Ok(false);
+            }
+            Step::Check(table) => {
+                if !self.has_columns_of(table, assembler.schema(table)).await? {
+                    assembler.doubt(table);
+                    self.reload_until_done(&[table], assembler).await?;
+                    return Ok(false);
+                }
             }
         }
         Ok(true)
@@ -395,6 +403,14 @@ impl Capture {
             _ => self.status.resnapshots.done(&asked),
         }
         ended
+    }
+
+    /// Whether the catalogue still shows these columns.
+    async fn has_columns_of(&self, table: TableId, known: &Schema) -> Result<bool, Error> {
+        let mut connection = connect::connect(&self.mysql).await?;
+        let described = catalogue::table(&mut connection, &self.plan.tables[table.index()]).await?;
+        let _ = connection.disconnect().await;
+        Ok(described.is_ok_and(|info| info.schema == *known))
     }
 
     /// A table half read would stay so: it is tried until it is whole, while the server refuses nothing.
@@ -484,6 +500,6 @@ fn repair(reason: Reason) -> &'static str {
     }
 }
 
-fn key_names(schema: &crate::model::Schema) -> Vec<&str> {
+fn key_names(schema: &Schema) -> Vec<&str> {
     schema.key.iter().map(|&index| schema.columns[index].name.as_str()).collect()
 }

@@ -102,6 +102,11 @@ pub enum Step<C> {
     Reload(Vec<TableId>),
     /// The same, then open the stream again at [`Assembler::position`]: the open transaction must be seen again.
     Rewind(Vec<TableId>),
+    /// The table has another number in the binlog, whose events do not name columns: whether they are still those of
+    /// [`Assembler::schema`] is seen in the catalogue alone. If not, [`Assembler::doubt`] it.
+    Check(TableId),
+    /// Columns of these tables changed, which table maps will show; only where the maker follows these.
+    Columns(Vec<TableId>),
 }
 
 /// The stream cannot be followed; it belongs to no table.
@@ -151,6 +156,9 @@ struct Tracked {
     phase: Phase,
     /// Table maps in a row that disagreed with a schema read freshly.
     disagreements: u8,
+    /// Its number in the binlog, where the columns are known to be those of `schema`. Every change of a table's columns, logged or
+    /// not, gives it another one, and so do a restart of the server and little else.
+    number: Option<u64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -193,6 +201,7 @@ struct Open<C> {
     /// The identity that parts already handed out carry.
     parts_id: Option<String>,
     reload: Vec<TableId>,
+    altered: Vec<TableId>,
     stops: Vec<(TableId, Reason, String)>,
 }
 
@@ -224,6 +233,7 @@ impl<M: Maker> Assembler<M> {
             schema: Schema { columns: Vec::new(), key: Vec::new() },
             phase: Phase::Unread,
             disagreements: 0,
+            number: None,
         };
         Self {
             maker,
@@ -277,6 +287,7 @@ impl<M: Maker> Assembler<M> {
         self.forget_maps(table);
         let tracked = &mut self.tables[table.index()];
         tracked.schema = schema;
+        tracked.number = None;
         tracked.phase = Phase::CatchingUp { until, applied: false, dirty: false };
         self.settle();
     }
@@ -287,11 +298,18 @@ impl<M: Maker> Assembler<M> {
         self.tables[table.index()].phase = Phase::Stopped(reason);
     }
 
+    /// The columns of a table are not those it was read with: it is read again, and the stream opened again, as by [`Step::Rewind`].
+    pub fn doubt(&mut self, table: TableId) {
+        self.forget_maps(table);
+        self.tables[table.index()].phase = Phase::Unread;
+    }
+
     /// A table whose rows are to be handed out from here on, with what is known of its columns where table maps do not say.
     pub fn follow(&mut self, table: TableId, schema: Schema) {
         self.forget_maps(table);
         let tracked = &mut self.tables[table.index()];
         tracked.schema = schema;
+        tracked.number = None;
         tracked.phase = Phase::Following;
     }
 
@@ -391,6 +409,7 @@ impl<M: Maker> Assembler<M> {
             kind::FORMAT_DESCRIPTION => {
                 // Table ids begin anew with a server's life, and what was open when it ended was rolled back.
                 self.maps.clear();
+                self.tables.iter_mut().for_each(|table| table.number = None);
                 self.open = None;
             }
             kind::HEARTBEAT | kind::HEARTBEAT_V2 => {
@@ -439,6 +458,7 @@ impl<M: Maker> Assembler<M> {
             held_bytes: 0,
             parts_id: None,
             reload: Vec::new(),
+            altered: Vec::new(),
             stops: Vec::new(),
         });
     }
@@ -457,9 +477,7 @@ impl<M: Maker> Assembler<M> {
     }
 
     fn statement(&mut self, query: &event::Query<'_>, event: &RawEvent<'_>) {
-        let database = String::from_utf8_lossy(query.database);
-        let effect = statement::effect(&String::from_utf8_lossy(query.text), &database, query.ansi_quotes);
-        match effect {
+        match statement::effect(query) {
             Effect::Begin | Effect::XaStart => {
                 let open = self.open();
                 open.started = true;
@@ -495,7 +513,25 @@ impl<M: Maker> Assembler<M> {
                     }
                 }
             }
-            Effect::Reload(names) | Effect::Unknown(names) => self.each_named(&names, |this, index| this.changed_unseen(index, false)),
+            Effect::Storage(names) => self.each_named(&names, Self::repaired),
+            Effect::IndexDropped(names) => self.each_named(&names, |this, index| match this.tables[index].plan.key {
+                Some(_) => this.changed_unseen(index, false),
+                None => this.repaired(index),
+            }),
+            Effect::Columns(names) if M::FOLLOWS_MAPS => self.each_named(&names, Self::altered),
+            Effect::Columns(names) | Effect::Content(names) | Effect::Unknown(names) => {
+                self.each_named(&names, |this, index| this.changed_unseen(index, false));
+            }
+            Effect::Renamed(pairs) => self.renamed(&pairs),
+            Effect::Created { table, if_absent, rows_follow } => {
+                let open = self.open();
+                open.started |= rows_follow;
+                open.thread = Some(query.thread);
+                self.each_named(&[table], |this, index| match if_absent {
+                    true => this.repaired(index),
+                    false => this.changed_unseen(index, false),
+                });
+            }
             Effect::Dml(names) => self.each_named(&names, |this, index| {
                 let message = "rows were changed by a statement that was logged as text (binlog_format was not ROW in that session)";
                 this.stop(index, Reason::StatementFormat, message.into());
@@ -508,13 +544,43 @@ impl<M: Maker> Assembler<M> {
 
     fn each_named(&mut self, names: &[Name], act: impl Fn(&mut Self, usize)) {
         for index in 0..self.tables.len() {
-            let plan = &self.tables[index].plan;
-            if names
-                .iter()
-                .any(|name| same(&plan.database, &name.database, self.fold_case) && same(&plan.table, &name.table, self.fold_case))
-            {
+            if names.iter().any(|name| self.is_named(index, name)) {
                 act(self, index);
             }
+        }
+    }
+
+    fn is_named(&self, index: usize, name: &Name) -> bool {
+        let plan = &self.tables[index].plan;
+        same(&plan.database, &name.database, self.fold_case) && same(&plan.table, &name.table, self.fold_case)
+    }
+
+    /// A name that was given away last is free; one that was given last stands for another table.
+    fn renamed(&mut self, pairs: &[(Name, Name)]) {
+        for index in 0..self.tables.len() {
+            let is_new = |(from, to): &(Name, Name)| {
+                if self.is_named(index, to) { Some(true) } else { self.is_named(index, from).then_some(false) }
+            };
+            match pairs.iter().rev().find_map(is_new) {
+                Some(true) => self.changed_unseen(index, false),
+                Some(false) => self.dropped(index),
+                None => {}
+            }
+        }
+    }
+
+    /// Its columns changed, which is no matter to who follows table maps.
+    fn altered(&mut self, index: usize) {
+        match self.tables[index].phase {
+            Phase::Following => self.open().altered.push(id(index)),
+            _ => self.repaired(index),
+        }
+    }
+
+    /// Rows and columns are what they were; a table that could not be read may be readable now.
+    fn repaired(&mut self, index: usize) {
+        if matches!(self.tables[index].phase, Phase::Stopped(_)) {
+            self.changed_unseen(index, false);
         }
     }
 
@@ -543,7 +609,7 @@ impl<M: Maker> Assembler<M> {
 
     fn dropped(&mut self, index: usize) {
         match self.tables[index].phase {
-            Phase::Following => self.stop(index, Reason::TableDropped, "the table was dropped".into()),
+            Phase::Following => self.stop(index, Reason::TableDropped, "the table was dropped or got another name".into()),
             _ => self.changed_unseen(index, false),
         }
     }
@@ -555,7 +621,8 @@ impl<M: Maker> Assembler<M> {
     fn changed_unseen(&mut self, index: usize, later: bool) {
         match &mut self.tables[index].phase {
             Phase::CatchingUp { applied, dirty, .. } => *dirty |= *applied || later,
-            Phase::Following | Phase::Stopped(Reason::TableDropped | Reason::KeyChanged | Reason::SchemaMismatch) => {
+            Phase::Following
+            | Phase::Stopped(Reason::TableDropped | Reason::KeyChanged | Reason::SchemaMismatch | Reason::DdlUnsupported) => {
                 let open = self.open();
                 if !open.reload.contains(&id(index)) {
                     open.reload.push(id(index));
@@ -622,15 +689,27 @@ impl<M: Maker> Assembler<M> {
             return Ok(Rows::Skipped);
         }
         let map = TableMap::parse(body)?;
-        let key = tracked.schema.key.clone();
+        // A configured key does not change with the primary key.
+        let same_key = |seen: &Schema| seen.key == tracked.schema.key || tracked.plan.key.is_some();
         let seen = match map.schema(&tracked.schema) {
-            Ok(seen) if M::FOLLOWS_MAPS && map.has_names() => Some(seen),
-            Ok(seen) if agrees(&tracked.schema, &seen) => Some(Schema { columns: seen.columns, key }),
+            Ok(seen) if M::FOLLOWS_MAPS && map.has_names() => {
+                if !tracked.schema.key.is_empty() && tracked.plan.key.is_none() && key_names(&seen) != key_names(&tracked.schema) {
+                    // What was made of its rows before has other keys.
+                    tracked.phase = Phase::Unread;
+                    self.steps.push_back(Step::Reload(vec![id(index)]));
+                    return Ok(Rows::Skipped);
+                }
+                Some(seen)
+            }
+            Ok(seen) if agrees(&tracked.schema, &seen) && same_key(&seen) => Some(seen),
             Ok(_) | Err(DecodeError::SchemaMismatch(_)) => None,
             Err(error) => return Err(error),
         };
         if let Some(seen) = seen {
             tracked.disagreements = 0;
+            if !map.has_names() && tracked.phase == Phase::Following && tracked.number.replace(map.table_id) != Some(map.table_id) {
+                self.steps.push_back(Step::Check(id(index)));
+            }
             return self.maker.reader(id(index), &tracked.plan, &map, seen).map(|reader| Rows::Made(Box::new(reader)));
         }
         if tracked.phase == Phase::Following {
@@ -750,6 +829,9 @@ impl<M: Maker> Assembler<M> {
         for (table, reason, message) in open.stops {
             self.steps.push_back(Step::Stop { table, reason, message });
         }
+        if !open.altered.is_empty() {
+            self.steps.push_back(Step::Columns(open.altered));
+        }
         self.reload(open.reload);
         self.settle();
     }
@@ -817,6 +899,10 @@ fn unseen(from: &Position) -> Position {
 
 fn id(index: usize) -> TableId {
     TableId(u16::try_from(index).expect("a plan has fewer than 65,536 tables"))
+}
+
+fn key_names(schema: &Schema) -> Vec<&str> {
+    schema.key.iter().map(|&index| schema.columns[index].name.as_str()).collect()
 }
 
 fn same(left: &str, right: &str, fold_case: bool) -> bool {

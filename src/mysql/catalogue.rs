@@ -3,6 +3,7 @@
 use mysql_async::prelude::Queryable as _;
 use mysql_async::{Conn, Params, Row};
 
+use super::cascades;
 use super::connect::{self, Error};
 use crate::config::plan::TablePlan;
 use crate::model::{Column, ColumnType, Reason, Schema};
@@ -170,6 +171,7 @@ pub async fn table(connection: &mut Conn, plan: &TablePlan) -> Result<Result<Tab
             });
         }
     }
+    problems.extend(cascades::problems(connection, plan).await?);
     if !problems.is_empty() {
         return Ok(Err(problems));
     }

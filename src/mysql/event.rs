@@ -4,7 +4,7 @@
 //! bounds-checked.
 
 use super::cursor::{Cursor, Fault, little_endian};
-use super::statement::Xid;
+use super::statement::{Modes, Xid};
 use crate::model::position::{DomainGtid, Gtid, Source, Uuid};
 
 /// Event types we act on.
@@ -195,12 +195,16 @@ fn variable(cursor: &mut Cursor<'_>) -> Result<u64, Fault> {
 pub struct Query<'a> {
     /// The session that ran it.
     pub thread: u32,
+    /// The default database, as UTF-8.
     pub database: &'a [u8],
     pub text: &'a [u8],
-    pub ansi_quotes: bool,
+    /// Of the session's `character_set_client`, in which the text is; `None` where the event does not say.
+    pub collation: Option<u16>,
+    pub modes: Modes,
 }
 
-const MODE_ANSI_QUOTES: u64 = 4;
+const MODE_ANSI_QUOTES: u64 = 1 << 2;
+const MODE_NO_BACKSLASH_ESCAPES: u64 = 1 << 20;
 
 pub fn query(body: &[u8]) -> Result<Query<'_>, Fault> {
     query_after(body, 0)
@@ -222,21 +226,33 @@ fn query_after(body: &[u8], more_header: usize) -> Result<Query<'_>, Fault> {
     let mut variables = Cursor::new(cursor.take(variables_length)?);
     let database = cursor.take(database_length)?;
     cursor.take(1)?;
-    // The variables begin with flags (0) and SQL mode (1) wherever these are there.
-    let mut ansi_quotes = false;
+    let (mut collation, mut modes) = (None, Modes::default());
+    // They have no lengths, so that none can be skipped that is not known; servers write these first.
     while let Ok(code) = variables.u8() {
         match code {
-            0 => {
-                variables.take(4)?;
-            }
+            // Flags.
+            0 => drop(variables.take(4)?),
             1 => {
-                ansi_quotes = variables.uint(8)? & MODE_ANSI_QUOTES != 0;
+                let bits = variables.uint(8)?;
+                modes.ansi_quotes = bits & MODE_ANSI_QUOTES != 0;
+                modes.no_backslash_escapes = bits & MODE_NO_BACKSLASH_ESCAPES != 0;
+            }
+            // Step and offset of AUTO_INCREMENT.
+            3 => drop(variables.take(4)?),
+            // Of the client, of the connection, of the server.
+            4 => {
+                collation = Some(variables.uint(2)? as u16);
                 break;
+            }
+            // The catalogue's name.
+            6 => {
+                let length = variables.u8()?;
+                variables.take(usize::from(length))?;
             }
             _ => break,
         }
     }
-    Ok(Query { thread, database, text: cursor.rest(), ansi_quotes })
+    Ok(Query { thread, database, text: cursor.rest(), collation, modes })
 }
 
 /// The file and offset that a ROTATE event names.
@@ -338,6 +354,25 @@ mod tests {
         assert_eq!(payload_size(&[2, 1, 0, 3, 3, 0xfc, 0x10, 0x27, 1, 1, 5, 0, 9, 9]), Ok(10_000));
         assert_eq!(payload_size(&[2, 3, 0xfc, 255, 0, 1, 1, 5, 0, 9]), Ok(5));
         assert!(payload_size(&[2, 1, 0, 3, 1, 0, 1, 1, 5, 0]).is_err(), "never an empty transaction");
+    }
+
+    #[test]
+    fn statements_say_how_they_are_to_be_read() {
+        let mut body = vec![0; 8];
+        // Length of the database's name, error code, length of the variables: flags, SQL mode, catalogue, AUTO_INCREMENT, charset.
+        body.extend([1, 0, 0, 5 + 9 + 5 + 5 + 7, 0]);
+        body.extend([0, 0, 0, 0, 0]);
+        body.extend([1, 4, 0, 0x10, 0, 0, 0, 0, 0]);
+        body.extend([6, 3, b's', b't', b'd']);
+        body.extend([3, 1, 0, 1, 0]);
+        body.extend([4, 28, 0, 28, 0, 255, 0]);
+        body.extend(b"d\0COMMIT");
+        let modes = Modes { ansi_quotes: true, no_backslash_escapes: true };
+        let expected = Query { thread: 0, database: b"d", text: b"COMMIT", collation: Some(28), modes };
+        assert_eq!(query(&body), Ok(expected));
+        // A variable we do not know ends the reading of variables, not of the statement.
+        body[13] = 99;
+        assert_eq!(query(&body), Ok(Query { collation: None, modes: Modes::default(), ..expected }));
     }
 
     proptest! {

@@ -7,11 +7,12 @@ pub mod identity;
 mod mariadb;
 pub mod preconditions;
 
+mod cascades;
 pub mod catalogue;
 pub mod chunks;
+pub mod defaults;
 pub mod load;
 pub mod place;
-pub mod defaults;
 pub mod snapshot;
 
 pub mod assemble;

@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 
+use mysql_async::Conn;
 use mysql_async::prelude::Queryable as _;
-use mysql_async::{Conn, Params};
 
 use super::catalogue;
 use super::connect::{self, Error, quote};
 use super::mariadb;
-use crate::config::plan::{Cascades, MysqlPlan, TablePlan};
+use crate::config::plan::{MysqlPlan, TablePlan};
 
 /// One thing that prevents a capture.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,10 +77,8 @@ pub async fn inspect(connection: &mut Conn, mysql: &MysqlPlan, tables: &[TablePl
     let variable = |name: &str| variables.get(name).map_or("", String::as_str);
     settings(&mut report, mysql, &variables);
     rights(&mut report, connection, mysql, tables).await?;
-    let mariadb = connect::is_mariadb(connection);
-    let cascades_in_log = !mariadb && connection.server_version() >= (9, 6, 0) && variable("innodb_native_foreign_keys") != "ON";
     for plan in tables {
-        table(&mut report, connection, plan, cascades_in_log).await?;
+        table(&mut report, connection, plan).await?;
     }
     let fold_case = !matches!(variable("lower_case_table_names"), "" | "0");
     Ok((report, ServerInfo { fold_case }))
@@ -90,7 +88,7 @@ async fn variables(connection: &mut Conn) -> Result<HashMap<String, String>, Err
     let rows: Vec<(String, String)> = connection
         .query(
             "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('log_bin', 'binlog_format', 'binlog_row_image', 'binlog_row_metadata', 'server_id', \
-             'binlog_expire_logs_seconds', 'lower_case_table_names', 'innodb_native_foreign_keys')",
+             'binlog_expire_logs_seconds', 'lower_case_table_names')",
         )
         .await?;
     Ok(rows.into_iter().collect())
@@ -173,7 +171,7 @@ fn filtered(report: &mut Report, tables: &[TablePlan], only: &str, ignored: &str
     }
 }
 
-async fn table(report: &mut Report, connection: &mut Conn, plan: &TablePlan, cascades_in_log: bool) -> Result<(), Error> {
+async fn table(report: &mut Report, connection: &mut Conn, plan: &TablePlan) -> Result<(), Error> {
     let source = format!("{}.{}", plan.database, plan.table);
     match connection
         .query_drop(format!("SELECT * FROM {}.{} LIMIT 0", quote(&plan.database), quote(&plan.table)))
@@ -191,22 +189,6 @@ async fn table(report: &mut Report, connection: &mut Conn, plan: &TablePlan, cas
     match catalogue::table(connection, plan).await? {
         Ok(_) => {}
         Err(problems) => problems.into_iter().for_each(|problem| report.fail(problem.what, problem.remedy)),
-    }
-    if !cascades_in_log && plan.cascades == Cascades::Refuse {
-        let place = Params::Positional(vec![plan.database.as_str().into(), plan.table.as_str().into()]);
-        let constraints: Vec<(String, String, String)> = connection
-            .exec(
-                "SELECT CONSTRAINT_NAME, UPDATE_RULE, DELETE_RULE FROM information_schema.REFERENTIAL_CONSTRAINTS WHERE CONSTRAINT_SCHEMA = ? \
-                 AND TABLE_NAME = ? AND (UPDATE_RULE IN ('CASCADE', 'SET NULL') OR DELETE_RULE IN ('CASCADE', 'SET NULL')) ORDER BY CONSTRAINT_NAME",
-                place,
-            )
-            .await?;
-        for (constraint, on_update, on_delete) in constraints {
-            report.fail(
-                format!("foreign key {constraint} changes rows of {source} (ON UPDATE {on_update}, ON DELETE {on_delete}), and this server does not log such changes"),
-                format!("use MySQL 9.6 or later, or set tables.{}.cascades = \"ignore\" to accept stale rows", plan.name),
-            );
-        }
     }
     Ok(())
 }

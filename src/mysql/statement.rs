@@ -3,6 +3,15 @@
 //! With row format the binlog holds statements only for transaction control and DDL. We read just enough of the text to say
 //! which tables are touched, and how. In doubt the answer is [`Effect::Unknown`] with every name in the text, and the reader
 //! of the answer reads a table again if its name is among them: a statement is never skipped because it was not understood.
+//! What is said is at least what the statement did: an effect may be too large, never too small.
+
+mod alter;
+mod lexer;
+
+use super::charset;
+use super::event::Query;
+use crate::config::plan::InvalidText;
+use lexer::{Token, tokens};
 
 /// `database.table`, without quotes, as written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +28,8 @@ pub struct Xid {
     pub branch: Vec<u8>,
 }
 
+/// What a statement did to tables. An effect above another in the list of [`Storage`](Effect::Storage) to
+/// [`Content`](Effect::Content) includes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
     Begin,
@@ -28,34 +39,61 @@ pub enum Effect {
     XaStart,
     XaCommit(Xid),
     XaRollback(Xid),
-    /// No captured row and no captured column can change by it.
+    /// No table is concerned.
     Nothing,
+    /// Indexes, constraints, defaults, partitioning, options: every row and every column stays. Only who could not read the table
+    /// before has a reason to look again.
+    Storage(Vec<Name>),
+    /// The same, and an index is gone that may have been the unique one of a configured key.
+    IndexDropped(Vec<Name>),
+    /// Columns or the primary key change, or a foreign key comes that changes rows by itself. Rows show what the server makes of
+    /// them under the new columns; none comes or goes. Whether the key is still the same is seen in the catalogue.
+    Columns(Vec<Name>),
+    /// Rows come or go without row events: partitions and tablespaces dropped, exchanged, imported; another storage engine.
+    Content(Vec<Name>),
+    /// Every row is gone, the columns stay.
     Truncate(Vec<Name>),
+    /// In this order, all at once: what was known of the first name of a pair is now true of the second, and the first is free.
+    Renamed(Vec<(Name, Name)>),
+    Created {
+        table: Name,
+        /// `IF NOT EXISTS`: nothing happened if the table was there.
+        if_absent: bool,
+        /// `CREATE TABLE … SELECT`: its rows follow in the same transaction.
+        rows_follow: bool,
+    },
     Drop(Vec<Name>),
     DropDatabase(String),
-    /// Columns or content change without row events, or a name now stands for another table.
-    Reload(Vec<Name>),
     /// Rows are changed by statement, so that no row events say how.
     Dml(Vec<Name>),
     /// Not understood; every name in the text.
     Unknown(Vec<Name>),
 }
 
-/// Reads a statement. `database` is the default database, `ansi_quotes` whether `"x"` is a name rather than text.
-pub fn effect(text: &str, database: &str, ansi_quotes: bool) -> Effect {
-    let tokens = tokens(text, ansi_quotes);
-    Parser { tokens: &tokens, at: 0, database }.statement()
+/// The SQL modes that change how a text is read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Modes {
+    /// `"x"` is a name rather than text.
+    pub ansi_quotes: bool,
+    /// A backslash in a text is a backslash.
+    pub no_backslash_escapes: bool,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Token {
-    /// Key word or unquoted name.
-    Word(String),
-    /// Quoted name.
-    Name(String),
-    /// Text, with the bytes of `X'…'` and `'…'`.
-    Text(Vec<u8>),
-    Symbol(char),
+/// Reads a statement, in the charset and the modes of the session that ran it.
+pub fn effect(query: &Query<'_>) -> Effect {
+    let text = match query.collation.map(|collation| charset::decode(collation, query.text, InvalidText::Replace)) {
+        Some(Ok((text, _))) => text,
+        _ => String::from_utf8_lossy(query.text),
+    };
+    read(&text, &String::from_utf8_lossy(query.database), query.modes)
+}
+
+fn read(text: &str, database: &str, modes: Modes) -> Effect {
+    let mut tokens = tokens(text, modes);
+    while tokens.last() == Some(&Token::Symbol(';')) {
+        tokens.pop();
+    }
+    Parser { tokens: &tokens, at: 0, database }.statement()
 }
 
 struct Parser<'a> {
@@ -66,6 +104,16 @@ struct Parser<'a> {
 
 impl Parser<'_> {
     fn statement(&mut self) -> Effect {
+        // MariaDB: SET STATEMENT variable = value FOR statement.
+        while self.next_is("SET")
+            && matches!(self.tokens.get(self.at + 1), Some(Token::Word(word)) if word.eq_ignore_ascii_case("STATEMENT"))
+        {
+            while !self.accept("FOR") {
+                if self.next().is_none() {
+                    return self.unknown();
+                }
+            }
+        }
         let Some(verb) = self.word() else {
             return if self.tokens.is_empty() { Effect::Nothing } else { self.unknown() };
         };
@@ -129,48 +177,33 @@ impl Parser<'_> {
     }
 
     fn create(&mut self) -> Effect {
-        if self.accept("OR") {
-            self.accept("REPLACE");
-        }
+        let replace = self.accept("OR") && self.accept("REPLACE");
         if self.accept("TEMPORARY") {
             return Effect::Nothing;
         }
-        if !self.accept("TABLE") {
-            // Indexes, views, triggers, routines, users, databases: no row of a table changes.
-            return Effect::Nothing;
+        if self.accept("TABLE") {
+            let if_absent = self.skip_exists();
+            let Some(table) = self.name() else { return self.unknown() };
+            let rows_follow = matches!(self.tokens, [.., Token::Word(start), Token::Word(transaction)]
+                if start.eq_ignore_ascii_case("START") && transaction.eq_ignore_ascii_case("TRANSACTION"));
+            return Effect::Created { table, if_absent, rows_follow };
         }
-        self.skip_exists();
-        self.name().map_or_else(|| self.unknown(), |name| Effect::Reload(vec![name]))
+        while ["UNIQUE", "FULLTEXT", "SPATIAL", "VECTOR"].iter().any(|word| self.accept(word)) {}
+        if self.accept("INDEX") {
+            return self.on_table(if replace { Effect::IndexDropped } else { Effect::Storage });
+        }
+        // Views, triggers, routines, users, databases: no table changes.
+        Effect::Nothing
     }
 
-    fn alter(&mut self) -> Effect {
-        for word in ["ONLINE", "OFFLINE", "IGNORE"] {
-            self.accept(word);
-        }
-        if !self.accept("TABLE") {
-            // ALTER DATABASE, USER, VIEW, INSTANCE, TABLESPACE …
-            return Effect::Nothing;
-        }
-        self.skip_exists();
-        let Some(name) = self.name() else { return self.unknown() };
-        let mut names = vec![name];
-        // … RENAME [TO | AS] other · EXCHANGE PARTITION p WITH TABLE other
-        while self.at < self.tokens.len() {
-            if self.accept("RENAME") {
-                let part_of_table = ["COLUMN", "INDEX", "KEY"].iter().any(|word| self.accept(word));
-                if !part_of_table {
-                    let _ = self.accept("TO") || self.accept("AS") || self.symbol('=');
-                    names.extend(self.name());
-                }
-            } else if self.accept("WITH") {
-                if self.accept("TABLE") {
-                    names.extend(self.name());
-                }
-            } else {
-                self.at += 1;
+    /// `[IF [NOT] EXISTS] index … ON table …`.
+    fn on_table(&mut self, effect: fn(Vec<Name>) -> Effect) -> Effect {
+        while !self.accept("ON") {
+            if self.next().is_none() {
+                return self.unknown();
             }
         }
-        Effect::Reload(names)
+        self.name().map_or_else(|| self.unknown(), |name| effect(vec![name]))
     }
 
     fn drop(&mut self) -> Effect {
@@ -184,6 +217,11 @@ impl Parser<'_> {
                 _ => self.unknown(),
             };
         }
+        if self.accept("INDEX") {
+            self.skip_exists();
+            let primary = self.part().is_some_and(|index| index.eq_ignore_ascii_case("PRIMARY"));
+            return self.on_table(if primary { Effect::Columns } else { Effect::IndexDropped });
+        }
         if !self.accept("TABLE") && !self.accept("TABLES") {
             return Effect::Nothing;
         }
@@ -196,14 +234,16 @@ impl Parser<'_> {
             // RENAME USER.
             return Effect::Nothing;
         }
-        let mut names = Vec::new();
+        self.skip_exists();
+        let mut pairs = Vec::new();
         loop {
             let Some(from) = self.name() else { return self.unknown() };
+            self.skip_wait();
             let to = self.accept("TO").then(|| self.name()).flatten();
             let Some(to) = to else { return self.unknown() };
-            names.extend([from, to]);
+            pairs.push((from, to));
             if !self.symbol(',') {
-                return Effect::Reload(names);
+                return Effect::Renamed(pairs);
             }
         }
     }
@@ -269,12 +309,22 @@ impl Parser<'_> {
         names
     }
 
-    /// `IF [NOT] EXISTS`.
-    fn skip_exists(&mut self) {
-        if self.accept("IF") {
+    /// `IF [NOT] EXISTS`; whether it was there.
+    fn skip_exists(&mut self) -> bool {
+        let found = self.accept("IF");
+        if found {
             self.accept("NOT");
             self.accept("EXISTS");
         }
+        found
+    }
+
+    /// `WAIT 5` or `NOWAIT`, with which MariaDB waits for locks.
+    fn skip_wait(&mut self) {
+        if self.accept("WAIT") {
+            self.word();
+        }
+        self.accept("NOWAIT");
     }
 
     /// `table` or `database.table`.
@@ -311,9 +361,13 @@ impl Parser<'_> {
     }
 
     fn accept(&mut self, wanted: &str) -> bool {
-        let found = matches!(self.tokens.get(self.at), Some(Token::Word(word)) if word.eq_ignore_ascii_case(wanted));
+        let found = self.next_is(wanted);
         self.at += usize::from(found);
         found
+    }
+
+    fn next_is(&self, wanted: &str) -> bool {
+        matches!(self.tokens.get(self.at), Some(Token::Word(word)) if word.eq_ignore_ascii_case(wanted))
     }
 
     fn symbol(&mut self, wanted: char) -> bool {
@@ -327,147 +381,5 @@ impl Parser<'_> {
     }
 }
 
-fn tokens(text: &str, ansi_quotes: bool) -> Vec<Token> {
-    let mut tokens = Vec::new();
-    let mut rest = text;
-    while let Some(first) = rest.chars().next() {
-        let after = &rest[first.len_utf8()..];
-        rest = match first {
-            c if c.is_whitespace() => after,
-            '#' => line_end(after),
-            '-' if after.starts_with('-') && after[1..].chars().next().is_none_or(char::is_whitespace) => line_end(after),
-            // `/*!80000 …*/` is run by the server: only its frame is skipped.
-            '/' if after.starts_with("*!") => after[2..].trim_start_matches(|c: char| c.is_ascii_digit()),
-            '/' if after.starts_with('*') => after.find("*/").map_or("", |end| &after[end + 2..]),
-            '*' if after.starts_with('/') => &after[1..],
-            '`' => quoted(after, '`', false, |bytes| tokens.push(Token::Name(lossy(bytes)))),
-            '"' if ansi_quotes => quoted(after, '"', false, |bytes| tokens.push(Token::Name(lossy(bytes)))),
-            '\'' | '"' => quoted(after, first, true, |bytes| tokens.push(Token::Text(bytes))),
-            'x' | 'X' if after.starts_with('\'') => quoted(&after[1..], '\'', false, |digits| tokens.push(Token::Text(unhex(&digits)))),
-            c if is_word(c) => {
-                let end = rest.find(|c| !is_word(c)).unwrap_or(rest.len());
-                tokens.push(Token::Word(rest[..end].to_owned()));
-                &rest[end..]
-            }
-            c => {
-                tokens.push(Token::Symbol(c));
-                after
-            }
-        };
-    }
-    tokens
-}
-
-fn is_word(c: char) -> bool {
-    c.is_alphanumeric() || matches!(c, '_' | '$') || !c.is_ascii()
-}
-
-fn line_end(rest: &str) -> &str {
-    rest.find('\n').map_or("", |end| &rest[end + 1..])
-}
-
-/// Takes a quoted run (its opening quote is already taken) and gives back what follows. A doubled quote stands for itself.
-fn quoted(rest: &str, quote: char, backslash: bool, take: impl FnOnce(Vec<u8>)) -> &str {
-    let mut bytes = Vec::new();
-    let mut chars = rest.char_indices().peekable();
-    let mut buffer = [0; 4];
-    while let Some((at, c)) = chars.next() {
-        if c == quote && chars.next_if(|&(_, next)| next == quote).is_none() {
-            take(bytes);
-            return &rest[at + c.len_utf8()..];
-        }
-        let c = if backslash && c == '\\' { chars.next().map_or(c, |(_, escaped)| escaped) } else { c };
-        bytes.extend_from_slice(c.encode_utf8(&mut buffer).as_bytes());
-    }
-    take(bytes);
-    ""
-}
-
-fn lossy(bytes: Vec<u8>) -> String {
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
-fn unhex(digits: &[u8]) -> Vec<u8> {
-    let digit = |b: u8| char::from(b).to_digit(16).and_then(|d| u8::try_from(d).ok()).unwrap_or(0);
-    digits.chunks(2).map(|pair| pair.iter().fold(0, |byte, &b| byte << 4 | digit(b))).collect()
-}
-
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn names(names: &[&str]) -> Vec<Name> {
-        let split = |name: &&str| name.split_once('.').map(|(d, t)| Name { database: d.into(), table: t.into() });
-        names.iter().map(|name| split(name).expect("database.table")).collect()
-    }
-
-    fn of(text: &str) -> Effect {
-        effect(text, "shop", false)
-    }
-
-    #[test]
-    fn transaction_control() {
-        assert_eq!(of("BEGIN"), Effect::Begin);
-        assert_eq!(of("commit /* x */"), Effect::Commit);
-        assert_eq!(of("ROLLBACK"), Effect::Rollback);
-        assert_eq!(of("ROLLBACK TO `a`"), Effect::Nothing);
-        assert_eq!(of("SAVEPOINT `a`"), Effect::Nothing);
-        assert_eq!(of("XA START X'61',X'',1"), Effect::XaStart);
-        assert_eq!(of("XA END X'61',X'',1"), Effect::Nothing);
-        assert_eq!(of("XA COMMIT X'6162',X'00',7"), Effect::XaCommit(Xid { format: 7, global: b"ab".to_vec(), branch: vec![0] }));
-        assert_eq!(of("XA ROLLBACK 'ab'"), Effect::XaRollback(Xid { format: 1, global: b"ab".to_vec(), branch: vec![] }));
-    }
-
-    #[test]
-    fn tables_that_change() {
-        for (text, expected) in [
-            ("TRUNCATE products", Effect::Truncate(names(&["shop.products"]))),
-            ("truncate table `other`.`a``b`", Effect::Truncate(names(&["other.a`b"]))),
-            ("DROP TABLE IF EXISTS a, `b` /* generated by server */", Effect::Drop(names(&["shop.a", "shop.b"]))),
-            ("DROP TEMPORARY TABLE a", Effect::Nothing),
-            ("DROP DATABASE `x`", Effect::DropDatabase("x".into())),
-            ("RENAME TABLE a TO b, c TO other.a", Effect::Reload(names(&["shop.a", "shop.b", "shop.c", "other.a"]))),
-            ("ALTER TABLE a ADD COLUMN b INT FIRST", Effect::Reload(names(&["shop.a"]))),
-            ("ALTER TABLE a RENAME COLUMN b TO c", Effect::Reload(names(&["shop.a"]))),
-            ("ALTER TABLE a RENAME b", Effect::Reload(names(&["shop.a", "shop.b"]))),
-            ("ALTER TABLE a EXCHANGE PARTITION p WITH TABLE x.y WITHOUT VALIDATION", Effect::Reload(names(&["shop.a", "x.y"]))),
-            ("/*!40000 ALTER TABLE `a` DISABLE KEYS */", Effect::Reload(names(&["shop.a"]))),
-            ("-- hello\n# there\nCREATE TABLE IF NOT EXISTS a (x int) START TRANSACTION", Effect::Reload(names(&["shop.a"]))),
-            ("CREATE TEMPORARY TABLE a (x int)", Effect::Nothing),
-            ("CREATE UNIQUE INDEX i ON a (x)", Effect::Nothing),
-            ("GRANT SELECT ON a TO b", Effect::Nothing),
-            ("INSERT IGNORE INTO a SELECT * FROM b", Effect::Dml(names(&["shop.a"]))),
-            ("LOAD DATA LOCAL INFILE 'x' INTO TABLE `a`", Effect::Dml(names(&["shop.a"]))),
-            ("", Effect::Nothing),
-        ] {
-            assert_eq!(of(text), expected, "{text}");
-        }
-    }
-
-    #[test]
-    fn what_is_not_understood_names_every_word() {
-        let has = |effect: Effect, table: &str| match effect {
-            Effect::Unknown(names) | Effect::Dml(names) => names.contains(&Name { database: "shop".into(), table: table.into() }),
-            other => panic!("{other:?}"),
-        };
-        assert!(has(of("FROBNICATE TABLE products"), "products"));
-        assert!(has(of("UPDATE users u JOIN shop.products p SET p.x = 1"), "products"));
-        assert!(has(of("DELETE products.* FROM products"), "products"));
-        assert!(!has(of("FROBNICATE 'products'"), "products"));
-    }
-
-    #[test]
-    fn double_quotes_are_names_in_ansi_mode_only() {
-        assert_eq!(effect("TRUNCATE \"a\"", "shop", true), Effect::Truncate(names(&["shop.a"])));
-        assert!(matches!(of("TRUNCATE \"a\""), Effect::Unknown(_)));
-    }
-
-    proptest! {
-        #[test]
-        fn no_text_panics(text in "(?s)[A-Za-z`'\"/*!#\\-\\\\ .,é\n]{0,80}", ansi: bool) {
-            effect(&text, "shop", ansi);
-        }
-    }
-}
+mod tests;

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use crate::support::{Fault, Mysql, Proxy, unique, wait_for};
 
-const SOON: Duration = Duration::from_secs(30);
+pub(crate) const SOON: Duration = Duration::from_secs(30);
 
 /// A capture that runs in the test process.
 pub struct Capture {
@@ -223,45 +223,6 @@ fn b13_compressed_transactions_and_tagged_gtids() {
     // With tags in the set the stream is resumed and a capture is started anew.
     let again = Capture::of(mysql, &[&format!("{database}.items")]);
     again.wait_same("items", || select_items(mysql, &format!("{database}.items")));
-}
-
-#[test]
-fn d_statements_that_change_tables() {
-    let mysql = Mysql::shared();
-    let database = items(mysql);
-    let source = format!("{database}.items");
-    let capture = Capture::of(mysql, &[&source]);
-    let mut session = mysql.session();
-    session.exec(&format!("use {database}; truncate items; insert into items values (3, 'x')"));
-    capture.wait_row("items", "3", Some(r#"{"id":3,"name":"x"}"#));
-    assert_eq!(capture.row("items", "1"), None);
-    // D02: values never land in their neighbours.
-    session.exec("alter table items add column first_one int default 7 first; insert into items values (1, 4, 'y')");
-    capture.wait_row("items", "4", Some(r#"{"first_one":1,"id":4,"name":"y"}"#));
-    capture.wait_row("items", "3", Some(r#"{"first_one":7,"id":3,"name":"x"}"#));
-    // D09: the name stands for another table.
-    session.exec("create table new_items (id int primary key, name varchar(50)); insert into new_items values (20, 'new'); rename table items to old_items, new_items to items");
-    session.exec("insert into items values (21, 'newer'); insert into old_items values (1, 99, 'nobody sees it')");
-    capture.wait_row("items", "21", Some(r#"{"id":21,"name":"newer"}"#));
-    capture.wait_same("items", || select_items(mysql, &source));
-    // D22: a statement that was not logged is noticed at the next row.
-    session.exec("set sql_log_bin = 0; alter table items drop column name, add column other int default 5; set sql_log_bin = 1; insert into items values (22, 6)");
-    capture.wait_row("items", "22", Some(r#"{"id":22,"other":6}"#));
-    capture.wait_row("items", "20", Some(r#"{"id":20,"other":5}"#));
-    // D18: content goes without row events.
-    session.exec("alter table items partition by range (id) (partition a values less than (21), partition b values less than (100)); insert into items values (23, 1)");
-    capture.wait_row("items", "23", Some(r#"{"id":23,"other":1}"#));
-    session.exec("alter table items drop partition a; insert into items values (24, 1)");
-    capture.wait_row("items", "24", Some(r#"{"id":24,"other":1}"#));
-    assert_eq!(capture.row("items", "20"), None);
-    // create table as select is one transaction of statement and rows
-    session.exec("drop table items");
-    capture.wait_stopped("items", Reason::TableDropped);
-    assert_eq!(capture.row("items", "24").as_deref(), Some("not ready"), "old rows are never answered");
-    session.exec("create table items (id int primary key) as select 30 as id, 'z' as name");
-    capture.wait_row("items", "30", Some(r#"{"id":30,"name":"z"}"#));
-    session.exec("alter table items drop primary key, add primary key (name)");
-    capture.wait_stopped("items", Reason::KeyChanged);
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod support;
 mod support_works;
 
 mod capture;
+mod ddl;
 mod snapshot;
 mod start;
 mod types;

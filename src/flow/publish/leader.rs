@@ -118,7 +118,7 @@ impl<'a> Leader<'a> {
             }
             self.beat()?;
             match stream.read(false).await? {
-                Read::Step(step) => self.act(step, &mut stream.assembler)?,
+                Read::Step(step) => self.act(step, &mut stream.assembler).await?,
                 Read::Busy => {}
                 Read::Idle => self.rest(&mut stream).await?,
             }
@@ -132,7 +132,7 @@ impl<'a> Leader<'a> {
         self.publisher.status.set_idle();
         if let Ok(read) = tokio::time::timeout(ELECTION, stream.read(true)).await {
             if let Read::Step(step) = read? {
-                self.act(step, &mut stream.assembler)?;
+                self.act(step, &mut stream.assembler).await?;
             }
         } else if self.committed.elapsed() > self.publisher.mysql.heartbeat && self.progress.part.is_none() {
             // Transactions of tables nobody publishes move the position too, or the log after it would be kept for nothing.
@@ -176,7 +176,7 @@ impl<'a> Leader<'a> {
     }
 
     /// Does what the stream of the tables that follow asks for.
-    pub fn act(&mut self, step: Step<Published>, assembler: &mut Assembler<ChangeMaker>) -> Result<(), Ended> {
+    pub async fn act(&mut self, step: Step<Published>, assembler: &mut Assembler<ChangeMaker>) -> Result<(), Ended> {
         match step {
             Step::Part { id, committed_us, changes } => {
                 let done = self.progress.part.take().filter(|part| part.id == id);
@@ -227,6 +227,20 @@ impl<'a> Leader<'a> {
                     self.commit().err().unwrap_or(Ended::AtOnce)
                 })?;
                 return Err(Ended::Again("the columns of a table changed".into()));
+            }
+            Step::Columns(_) => {
+                // Defaults, and names where the binlog has none, are in the catalogue alone.
+                self.progress.position = Some(assembler.position().clone());
+                self.settle();
+                self.writer.touch_source();
+                self.commit()?;
+                return Err(Ended::AtOnce);
+            }
+            Step::Check(table) => {
+                if !self.publisher.has_columns_of(table, assembler.schema(table)).await? {
+                    self.commit()?;
+                    return Err(Ended::AtOnce);
+                }
             }
             Step::Ready(_) => {}
         }

@@ -372,6 +372,14 @@ impl Publisher {
         Ok((server.fold_case, known))
     }
 
+    /// Whether the catalogue still shows these columns; asked where the binlog does not name them.
+    async fn has_columns_of(&self, table: TableId, schema: &Schema) -> Result<bool, Ended> {
+        let mut connection = connect::connect(&self.mysql).await?;
+        let described = catalogue::table(&mut connection, &self.plan.tables[table.index()]).await?;
+        let _ = connection.disconnect().await;
+        Ok(described.is_ok_and(|info| info.schema == *schema))
+    }
+
     /// Counts table maps that did not agree with the catalogue; the table for which it is enough.
     fn disagreed(&self, tables: &[TableId]) -> Result<(), TableId> {
         let mut disagreements = self.disagreements.lock();

@@ -207,7 +207,8 @@ impl Leader<'_> {
                     self.commit()?;
                     return Err(Ended::Again("a statement changed a table that is being read".into()));
                 }
-                Read::Step(Step::Ready(_) | Step::Part { .. }) | Read::Busy | Read::Idle => {}
+                Read::Step(Step::Check(table)) => self.check_columns(table, &stream).await?,
+                Read::Step(Step::Ready(_) | Step::Part { .. } | Step::Columns(_)) | Read::Busy | Read::Idle => {}
             }
             self.commit_if_due()?;
         }
@@ -349,7 +350,7 @@ impl Leader<'_> {
             tokio::select! {
                 batch = chunks.next() => return batch.map_err(Waited::Failed),
                 read = stream.read(true) => if let Read::Step(step) = read? {
-                    self.act(step, &mut stream.assembler)?;
+                    self.act(step, &mut stream.assembler).await?;
                     self.commit_if_due()?;
                 },
             }
@@ -402,6 +403,13 @@ impl Leader<'_> {
                 Ok(())
             }
         }
+    }
+
+    async fn check_columns(&self, table: TableId, stream: &Stream) -> Result<(), Ended> {
+        if self.publisher.has_columns_of(table, stream.assembler.schema(table)).await? {
+            return Ok(());
+        }
+        Err(Ended::Again(format!("the columns of table {} changed while it was read", self.plan(table).name)))
     }
 
     /// Step 4: tables that were read catch up with those that follow.
@@ -461,7 +469,8 @@ impl Leader<'_> {
                         self.commit()?;
                         return Err(Ended::AtOnce);
                     }
-                    Read::Step(Step::Ready(_) | Step::Part { .. }) | Read::Busy | Read::Idle => {}
+                    Read::Step(Step::Check(table)) => self.check_columns(table, &stream).await?,
+                    Read::Step(Step::Ready(_) | Step::Part { .. } | Step::Columns(_)) | Read::Busy | Read::Idle => {}
                 }
             }
             for (table, _) in read {

@@ -103,6 +103,8 @@ impl Stream {
                 Step::Reload(_) => "reload".into(),
                 Step::Rewind(_) => "rewind".into(),
                 Step::Part { .. } => "part".into(),
+                // Every first table map under a number: see the test of them.
+                Step::Check(_) => continue,
             });
         }
         steps
@@ -218,17 +220,63 @@ fn statements_in_the_view_alone_change_nothing() {
 fn statements_act_on_a_table_that_follows() {
     let mut stream = Stream::following();
     stream.ddl("TRUNCATE items");
-    stream.ddl("ALTER TABLE other.items ADD COLUMN x INT");
+    for text in [
+        "ALTER TABLE other.items ADD COLUMN x INT",
+        "ALTER TABLE items ADD INDEX (id), ENGINE=InnoDB",
+        "DROP INDEX i ON items",
+        "CREATE TABLE IF NOT EXISTS items (id INT PRIMARY KEY)",
+        "RENAME TABLE other.items TO other.goods",
+    ] {
+        stream.ddl(text);
+    }
     assert_eq!(stream.steps(), ["1 truncate"]);
     stream.ddl("ALTER TABLE items ADD COLUMN x INT");
     assert_eq!(stream.steps(), ["reload"]);
     stream.assembler.loaded(TABLE, schema(1), at(u64::from(stream.end)));
     stream.insert(1, &[1]);
-    assert_eq!(stream.steps(), ["ready", r#"4 {"id":1,"c1":9}"#]);
+    assert_eq!(stream.steps(), ["ready", r#"8 {"id":1,"c1":9}"#]);
     stream.ddl("DROP TABLE items");
     stream.insert(1, &[2]);
     assert_eq!(stream.steps(), ["stop table-dropped"]);
-    stream.ddl("CREATE TABLE items (id INT PRIMARY KEY)");
+    stream.ddl("CREATE INDEX i ON items (id)");
+    assert_eq!(stream.steps(), ["reload"], "what could not be read may be readable now");
+}
+
+#[test]
+fn d09_names_that_change_hands() {
+    for (text, expected) in [
+        ("RENAME TABLE items TO old_items, new_items TO items", "reload"),
+        ("RENAME TABLE items TO x, y TO items, x TO y", "reload"),
+        ("RENAME TABLE new_items TO items, items TO z", "stop table-dropped"),
+        ("ALTER TABLE items RENAME z, ADD COLUMN c INT", "stop table-dropped"),
+        ("ALTER TABLE z RENAME items", "reload"),
+    ] {
+        let mut stream = Stream::following();
+        stream.ddl(text);
+        assert_eq!(stream.steps(), [expected], "{text}");
+    }
+}
+
+#[test]
+fn a_table_created_with_rows_is_one_transaction() {
+    let mut stream = Stream::following();
+    stream.ddl("DROP TABLE items");
+    assert_eq!(stream.steps(), ["stop table-dropped"]);
+    stream.ddl("CREATE TABLE items (id INT PRIMARY KEY) START TRANSACTION");
+    stream.take(kind::TABLE_MAP, &table_map(0)).expect("an event");
+    stream.take(kind::WRITE_ROWS, &rows(0, &[1])).expect("an event");
+    assert!(stream.steps().is_empty(), "it is not whole");
+    stream.take(kind::XID, &[0; 8]).expect("an event");
+    assert_eq!(stream.steps(), ["reload"]);
+}
+
+#[test]
+fn an_index_dropped_counts_where_the_key_is_configured() {
+    let mut stream = Stream::following();
+    stream.assembler.tables[0].plan.key = Some(vec!["id".into()]);
+    stream.ddl("ALTER TABLE items ADD INDEX (id)");
+    assert!(stream.steps().is_empty());
+    stream.ddl("ALTER TABLE items DROP INDEX id");
     assert_eq!(stream.steps(), ["reload"]);
 }
 
@@ -246,6 +294,34 @@ fn d22_rows_of_other_columns_without_a_statement() {
     // The catalogue keeps saying something else than the rows.
     stream.insert(1, &[1]);
     assert_eq!(stream.steps(), ["stop schema-mismatch"]);
+}
+
+#[test]
+fn d22_columns_are_looked_up_for_every_number_of_a_table_that_names_none() {
+    let checks =
+        |stream: &mut Stream| std::iter::from_fn(|| stream.assembler.next_step()).filter(|step| matches!(step, Step::Check(_))).count();
+    let mut stream = Stream::following();
+    stream.insert(0, &[1]);
+    assert_eq!(checks(&mut stream), 1);
+    stream.insert(0, &[2]);
+    assert_eq!(checks(&mut stream), 0, "known by its number");
+    let mut other = table_map(0);
+    other[0] += 1;
+    stream.begin();
+    stream.take(kind::TABLE_MAP, &other).expect("an event");
+    assert_eq!(checks(&mut stream), 1);
+    stream.assembler.doubt(TABLE);
+    stream.assembler.reconnected();
+    stream.assembler.loaded(TABLE, schema(1), at(u64::from(stream.end)));
+    stream.end += 100;
+    stream.insert(1, &[3]);
+    assert_eq!(checks(&mut stream), 0, "while it catches up the view is newer than the rows");
+    stream.insert(1, &[4]);
+    assert_eq!(checks(&mut stream), 1);
+    // The server was started again: numbers begin anew.
+    stream.take(kind::FORMAT_DESCRIPTION, &[]).expect("an event");
+    stream.insert(1, &[5]);
+    assert_eq!(checks(&mut stream), 1);
 }
 
 #[test]
