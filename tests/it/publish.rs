@@ -173,17 +173,18 @@ fn n01_a_snapshot_under_writes_and_kills_is_a_legal_history() {
     site.exec("insert into text_keys select concat(char(97 + id mod 26 using utf8mb4), if(id mod 2, 'Ä', 'a'), id), 0 from items where id <= 8000");
     let stop = AtomicBool::new(false);
     let config = site.config(&[("items", ""), ("text_keys", "")]).replace("[kafka]", "snapshot_chunk = 500\n[kafka]");
-    let kills = std::thread::scope(|scope| {
+    let (resumed, _daemon) = std::thread::scope(|scope| {
         scope.spawn(|| {
             let mut session = site.mysql.session();
             session.exec(&format!("use {}", site.database));
             let mut round: i64 = 0;
+            let text_key = |id: i64| format!("{}{}{id}", char::from(97 + (id % 26) as u8), if id % 2 == 1 { 'Ä' } else { 'a' });
             while !stop.load(Ordering::Acquire) {
                 round += 1;
                 let (a, b) = (round * 7919 % 40000 + 1, round * 104_729 % 40000 + 1);
                 session.exec(&format!(
-                    "begin; update items set n = n + 1 where id in ({a}, {b}); update text_keys set n = n + 1 where id like '{}%1'; delete from items where id = {} ; insert into items values ({}, 0, 'new'); update items set id = -id, n = n where id = {}; commit",
-                    char::from(b'a' + (round % 26) as u8),
+                    "begin; update items set n = n + 1 where id in ({a}, {b}); update text_keys set n = n + 1 where id = '{}'; delete from items where id = {} ; insert into items values ({}, 0, 'new'); update items set id = -id, n = n where id = {}; commit",
+                    text_key(round * 613 % 8000 + 1),
                     round * 31 % 40000 + 1,
                     100_000 + round,
                     round * 57 % 40000 + 1,
@@ -191,24 +192,29 @@ fn n01_a_snapshot_under_writes_and_kills_is_a_legal_history() {
             }
         });
         let mut daemon = Daemon::start(&config, &[]);
-        let mut kills = 0;
-        while kills < 10 {
-            std::thread::sleep(Duration::from_millis(300 + 170 * kills));
+        let went_on = |daemon: &Daemon| daemon.log().iter().any(|line| line.contains("from where that ended"));
+        let mut resumed = 0;
+        for kill in 0..10 {
+            // Into the reading, each time a little further.
+            daemon.wait_for_log("elected");
+            std::thread::sleep(Duration::from_millis(20 + 50 * kill));
             daemon.kill();
-            kills += 1;
+            resumed += usize::from(went_on(&daemon));
             daemon.start_again();
         }
         daemon.wait_ready();
         std::thread::sleep(Duration::from_secs(2));
         stop.store(true, Ordering::Release);
-        (kills, daemon)
+        resumed += usize::from(went_on(&daemon));
+        (resumed, daemon)
     });
     let items = site.wait_same("items", &["id", "n", "pad"]);
     items.assert_legal();
     let text_keys = site.wait_same("text_keys", &["id", "n"]);
     text_keys.assert_legal();
+    assert!(resumed > 0, "a reading that was killed goes on where it was");
     eprintln!(
-        "{} kills: {} reads and {} changes of items, {} and {} of text_keys",
-        kills.0, items.reads, items.changes, text_keys.reads, text_keys.changes
+        "{resumed} resumed: {} reads and {} changes of items, {} and {} of text_keys",
+        items.reads, items.changes, text_keys.reads, text_keys.changes
     );
 }

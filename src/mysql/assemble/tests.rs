@@ -103,6 +103,7 @@ impl Stream {
                 Step::Reload(_) => "reload".into(),
                 Step::Rewind(_) => "rewind".into(),
                 Step::Part { .. } => "part".into(),
+                Step::Columns(_) => "columns".into(),
                 // Every first table map under a number: see the test of them.
                 Step::Check(_) => continue,
             });
