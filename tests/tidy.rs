@@ -16,7 +16,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("debezium", &["model", "config"]),
     ("mysql", &["model", "config", "table", "debezium"]), // the snapshot fills tables piece by piece
     ("kafka", &["model", "join", "config"]),
-    ("flow", &["model", "table", "join", "config", "mysql", "kafka"]),
+    ("flow", &["model", "table", "join", "config", "mysql", "kafka", "debezium"]),
     ("metrics", &["model", "table", "join", "config", "mysql", "flow"]),
     ("http", &["model", "table", "join", "config", "mysql", "flow", "metrics"]),
     ("app", &["model", "table", "join", "config", "mysql", "kafka", "flow", "metrics", "http"]),

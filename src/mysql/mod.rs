@@ -18,6 +18,7 @@ pub mod snapshot;
 pub mod assemble;
 pub mod binlog;
 pub mod event;
+pub mod maker;
 pub mod statement;
 pub mod unpack;
 

@@ -1,7 +1,7 @@
 //! Rows events to changes of the tables in memory: the reader of the row bytes and the printer of the rows, together. Pure.
 
-use super::assemble::{Maker, Place};
 use super::decode::{DecodeError, RowReader, RowsEvent};
+use super::maker::{Maker, Place};
 use super::render::{Counts, Shape};
 use super::table_map::TableMap;
 use crate::config::plan::TablePlan;
