@@ -48,9 +48,18 @@ pub async fn resnapshot(State(site): State<Arc<Site>>, Path(name): Path<String>)
     let (Some(table), Some(source)) = (found, &site.overview.source) else {
         return Err(Error::not_found(format!("no table \"{name}\"; GET /api/tables lists them")));
     };
+    let publisher = site.overview.publisher.as_ref().filter(|_| site.overview.plan.tables[table.index()].publish.is_some());
+    if publisher.is_some_and(|publisher| !publisher.is_elected()) {
+        return Err(Error::conflict(format!(
+            "the changes of table {name} are published by another instance: ask that one (larder_publish_elected is 1 there)"
+        )));
+    }
     let being_read = matches!(site.overview.tables.view().state(table), table::State::Snapshot { .. });
     if being_read || !source.resnapshots.ask(table) {
         return Err(Error::conflict(format!("table {name} is being read already")));
+    }
+    if let Some(publisher) = publisher {
+        publisher.resnapshots.ask(table);
     }
     tracing::info!(table = name, "table {name} is to be read again, asked for over HTTP");
     let described = describe(&site.overview).into_iter().nth(table.index()).unwrap_or_default();

@@ -22,3 +22,4 @@ mod history;
 mod kill;
 mod ledger;
 mod publish;
+mod publish_faults;

@@ -20,6 +20,8 @@ use crate::kafka::reader;
 #[derive(Debug, Default)]
 pub struct Standing {
     keys: HashMap<Box<[u8]>, Last>,
+    /// Every row is to be published again.
+    again: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -28,10 +30,10 @@ struct Last {
     partition: i32,
 }
 
-/// Reads a table's topic from its beginning.
-pub fn standing(publisher: &Publisher, plan: &TablePlan) -> Result<Standing, Ended> {
+/// Reads a table's topic from its beginning. With `again`, every row counts as different.
+pub fn standing(publisher: &Publisher, plan: &TablePlan, again: bool) -> Result<Standing, Ended> {
     let Some(publish) = &plan.publish else { return Ok(Standing::default()) };
-    let mut standing = Standing::default();
+    let mut standing = Standing { again, ..Standing::default() };
     let mut unread = 0_u64;
     let limits = &publisher.plan.limits;
     let read = reader::read_all(&publisher.plan.kafka, limits, &publish.topic, |message| {
@@ -67,7 +69,7 @@ impl Standing {
     /// Whether the row differs from what stands; either way its key is done with.
     pub fn differs(&mut self, row: &Published) -> bool {
         let last = self.keys.remove(row.key());
-        last.map(|last| last.row) != row.after().map(digest)
+        self.again || last.map(|last| last.row) != row.after().map(digest)
     }
 
     /// Keys whose rows are gone.

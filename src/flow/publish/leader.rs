@@ -117,6 +117,7 @@ impl<'a> Leader<'a> {
                 self.commit()?;
             }
             self.beat()?;
+            self.take_requests()?;
             match stream.read(false).await? {
                 Read::Step(step) => self.act(step, &mut stream.assembler).await?,
                 Read::Busy => {}
@@ -124,6 +125,22 @@ impl<'a> Leader<'a> {
             }
             self.commit_if_due()?;
         }
+    }
+
+    /// Tables that somebody asked to be published again.
+    fn take_requests(&mut self) -> Result<(), Ended> {
+        let requests = &self.publisher.status.resnapshots;
+        if !requests.are_waiting() || self.progress.part.is_some() {
+            return Ok(());
+        }
+        let asked = requests.take();
+        for &table in &asked {
+            info!(table = self.plan(table).name, "all rows of table {} are to be published again", self.plan(table).name);
+            self.set_state(table, TableState::Again);
+        }
+        self.commit()?;
+        self.publisher.status.resnapshots.done(&asked);
+        Err(Ended::AtOnce)
     }
 
     /// Nothing is left to read: what is written goes out, and whatever comes next is waited for.

@@ -11,6 +11,7 @@
 //!   {"kind":"following"}                             published up to `source`
 //!   {"kind":"reading","at":"<position>","place":"…"} rows up to the place are published as of the position
 //!   {"kind":"read","at":"<position>"}                all rows are, and nothing after the position
+//!   {"kind":"again"}                                 all rows are to be published again
 //!   {"kind":"compare"}                               what is published differs from the table in a way that changes do not tell
 //!   {"kind":"stopped","reason":"…","message":"…"}    nothing more is published until it has been compared
 //! ```
@@ -61,6 +62,7 @@ pub enum TableState {
     Following,
     Reading { at: Position, place: String },
     Read { at: Position },
+    Again,
     Compare,
     Stopped { reason: String, message: String },
 }
@@ -146,6 +148,7 @@ enum StateRecord {
     Following,
     Reading { at: String, place: String },
     Read { at: String },
+    Again,
     Compare,
     Stopped { reason: String, message: String },
 }
@@ -157,6 +160,7 @@ impl StateRecord {
             TableState::Following => StateRecord::Following,
             TableState::Reading { at, place } => StateRecord::Reading { at: at.to_string(), place: place.clone() },
             TableState::Read { at } => StateRecord::Read { at: at.to_string() },
+            TableState::Again => StateRecord::Again,
             TableState::Compare => StateRecord::Compare,
             TableState::Stopped { reason, message } => StateRecord::Stopped { reason: reason.clone(), message: message.clone() },
         }
@@ -168,6 +172,7 @@ impl StateRecord {
             StateRecord::Following => TableState::Following,
             StateRecord::Reading { at, place } => TableState::Reading { at: position(&at)?, place },
             StateRecord::Read { at } => TableState::Read { at: position(&at)? },
+            StateRecord::Again => TableState::Again,
             StateRecord::Compare => TableState::Compare,
             StateRecord::Stopped { reason, message } => TableState::Stopped { reason, message },
         })
@@ -197,6 +202,7 @@ mod tests {
             TableState::New,
             TableState::Reading { at: at(4), place: r#"["i5"]"#.into() },
             TableState::Read { at: at(9) },
+            TableState::Again,
             TableState::Compare,
             TableState::Stopped { reason: "too-large".into(), message: "a row".into() },
         ];

@@ -6,6 +6,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::model::{Position, TableId};
+use crate::mysql::requests::Resnapshots;
 
 /// Counts are of this process.
 #[derive(Debug)]
@@ -21,6 +22,8 @@ pub struct PublishStatus {
     commit_us: AtomicU64,
     /// Something was committed.
     fresh: AtomicBool,
+    /// Tables all rows of which are to be published again.
+    pub resnapshots: Resnapshots,
 }
 
 impl PublishStatus {
@@ -34,6 +37,7 @@ impl PublishStatus {
             commits: AtomicU64::new(0),
             commit_us: AtomicU64::new(0),
             fresh: AtomicBool::new(false),
+            resnapshots: Resnapshots::default(),
         }
     }
 

@@ -38,7 +38,9 @@ impl Leader<'_> {
     pub async fn read_tables(&mut self) -> Result<(), Ended> {
         let wanted: Vec<TableId> = self
             .published()
-            .filter(|&table| matches!(self.state(table), Some(TableState::New | TableState::Reading { .. } | TableState::Compare)))
+            .filter(|&table| {
+                matches!(self.state(table), Some(TableState::New | TableState::Reading { .. } | TableState::Again | TableState::Compare))
+            })
             .collect();
         if wanted.is_empty() {
             return Ok(());
@@ -89,7 +91,8 @@ impl Leader<'_> {
                 let place = place.parse().map_err(|error| Ended::Again(format!("progress of table {}: {error}", self.plan(table).name)))?;
                 (Some((at.clone(), place)), None)
             }
-            Some(TableState::Compare) => (None, Some(difference::standing(self.publisher, self.plan(table))?)),
+            Some(TableState::Compare) => (None, Some(difference::standing(self.publisher, self.plan(table), false)?)),
+            Some(TableState::Again) => (None, Some(difference::standing(self.publisher, self.plan(table), true)?)),
             _ => (None, None),
         };
         Ok(Reading { table, info: Arc::new(info), done, published, net: Net::default() })

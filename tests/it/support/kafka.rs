@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::{ClientContext, DefaultClientContext};
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
@@ -118,6 +118,20 @@ impl Kafka {
             Some(found) if found == partitions => Ok(()),
             other => Err(format!("{other:?} partitions")),
         });
+    }
+
+    /// Changes settings of a topic.
+    #[track_caller]
+    pub fn alter_topic(&self, name: &str, settings: &[(&str, &str)]) {
+        let admin: AdminClient<DefaultClientContext> = self.client().create().expect("make an admin client");
+        let mut alter = AlterConfig::new(ResourceSpecifier::Topic(name));
+        for (key, value) in settings {
+            alter = alter.set(key, value);
+        }
+        let results = block_on(admin.alter_configs([&alter], &AdminOptions::new())).expect("ask to alter a topic");
+        for result in results {
+            result.unwrap_or_else(|(_, code)| panic!("alter topic {name}: {code}"));
+        }
     }
 
     /// How many partitions a topic has; `None` where there is no such topic.
