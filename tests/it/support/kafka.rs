@@ -210,7 +210,8 @@ impl Kafka {
             .collect()
     }
 
-    fn reader(&self, isolation: &str) -> BaseConsumer {
+    /// A consumer of no group.
+    pub fn reader(&self, isolation: &str) -> BaseConsumer {
         self.client()
             .set("isolation.level", isolation)
             .set("group.id", "larder-test-reader") // the library asks for one; nothing is committed
