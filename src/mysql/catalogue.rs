@@ -250,15 +250,21 @@ pub fn did_you_mean<'a>(wrong: &str, known: impl Iterator<Item = &'a str>) -> St
         .map_or_else(String::new, |(_, name)| format!(" (did you mean {name}?)"))
 }
 
-/// Whether the columns the binlog describes are those of the catalogue. Labels the catalogue cannot show (it gives `?` for what
-/// is above U+FFFF) are taken as agreeing.
-pub fn agrees(known: &Schema, seen: &Schema) -> bool {
-    known.columns.len() == seen.columns.len()
-        && known
-            .columns
-            .iter()
-            .zip(&seen.columns)
-            .all(|(known, seen)| known.name == seen.name && known.nullable == seen.nullable && same_kind(&known.kind, &seen.kind))
+/// How the columns the binlog describes differ from those of the catalogue; `None` when they are the same. Labels the catalogue cannot
+/// show (it gives `?` for what is above U+FFFF) are taken as agreeing.
+pub fn difference(known: &Schema, seen: &Schema) -> Option<String> {
+    if known.columns.len() != seen.columns.len() {
+        return Some(format!("schema has {} columns, event has {}", known.columns.len(), seen.columns.len()));
+    }
+    let same = |(known, seen): &(&Column, &Column)| {
+        known.name == seen.name && known.nullable == seen.nullable && same_kind(&known.kind, &seen.kind)
+    };
+    let (place, (known, seen)) = known.columns.iter().zip(&seen.columns).enumerate().find(|(_, pair)| !same(pair))?;
+    let shown = |column: &Column| {
+        let null = if column.nullable { "NULL" } else { "NOT NULL" };
+        format!("{} {:?} {null}", column.name, column.kind).chars().take(200).collect::<String>()
+    };
+    Some(format!("column {} is {} in the schema, {} in the event", place + 1, shown(known), shown(seen)))
 }
 
 fn same_kind(known: &ColumnType, seen: &ColumnType) -> bool {

@@ -13,7 +13,7 @@ use crate::support::mysql::Session;
 use crate::support::{Mysql, wait_for};
 
 /// The servers of all these tests: one that names columns in the binlog, and one that does not.
-fn servers() -> [&'static Mysql; 2] {
+pub fn servers() -> [&'static Mysql; 2] {
     static MINIMAL: LazyLock<Mysql> = LazyLock::new(|| Mysql::start(&["--binlog-row-metadata=MINIMAL"]));
     [Mysql::shared(), &MINIMAL]
 }

@@ -7,6 +7,7 @@ mod support_works;
 
 mod capture;
 mod ddl;
+mod random;
 mod snapshot;
 mod start;
 mod types;

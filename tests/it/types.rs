@@ -185,16 +185,16 @@ fn same_text(charset: &str, collation: u16, bytes: &[u8], converted: Option<Vec<
 // === the table of all types ===
 
 /// A column under test: its definition, edge values as SQL, a maker of random values, and how the server's word for it is got.
-struct Tested {
-    definition: String,
-    edges: Vec<String>,
-    random: Box<dyn Fn(&mut StdRng) -> String + Send + Sync>,
-    oracle: Oracle,
+pub struct Tested {
+    pub definition: String,
+    pub edges: Vec<String>,
+    pub random: Box<dyn Fn(&mut StdRng) -> String + Send + Sync>,
+    pub oracle: Oracle,
 }
 
 /// How a value is asked of the server and compared with ours.
 #[derive(Clone, Copy)]
-enum Oracle {
+pub enum Oracle {
     /// The text is the JSON text.
     Plain,
     /// The text is the content of the JSON string.
@@ -215,7 +215,7 @@ fn tested(definition: &str, oracle: Oracle, edges: &[&str], random: impl Fn(&mut
     Tested { definition: definition.to_owned(), edges, random: Box::new(random), oracle }
 }
 
-fn columns() -> Vec<Tested> {
+pub fn columns() -> Vec<Tested> {
     let mut columns = Vec::new();
     integers(&mut columns);
     numbers(&mut columns);
@@ -473,7 +473,7 @@ fn random_json(random: &mut StdRng, depth: usize) -> String {
 }
 
 /// A string literal of SQL (with backslash escapes, which sql_mode '' allows).
-fn quoted(text: &str) -> String {
+pub fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
 }
 
@@ -681,7 +681,7 @@ fn same_value(oracle: Oracle, nullable: bool, ours: &str, theirs: &str) -> bool 
 }
 
 /// JSON text without the blanks outside strings, found character by character.
-fn without_blanks(text: &str) -> String {
+pub fn without_blanks(text: &str) -> String {
     let (mut inside, mut escaped) = (false, false);
     let keep = |&character: &char| {
         let kept = inside || character != ' ';
