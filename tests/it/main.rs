@@ -11,6 +11,7 @@ mod random;
 mod snapshot;
 mod start;
 mod types;
+mod values;
 
 mod bad_input;
 mod enrich;

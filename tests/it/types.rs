@@ -156,7 +156,37 @@ pub async fn charsets(server: OptsBuilder, database: &str) {
         }
     }
     assert!(compared > 2_000_000, "{compared} sequences compared");
+    for charset in ["utf8mb3", "utf8mb4", "ucs2", "utf16", "utf16le", "utf32", "gb18030"] {
+        every_scalar(&mut sql, charset).await;
+    }
     sql.disconnect().await.expect("disconnect");
+}
+
+/// Every character of Unicode that a charset of Unicode can hold, as the server stores it.
+async fn every_scalar(sql: &mut Conn, charset: &str) {
+    const TOGETHER: usize = 64;
+    let last = if matches!(charset, "utf8mb3" | "ucs2") { '\u{ffff}' } else { char::MAX };
+    let scalars: Vec<char> = ('\u{1}'..=last).collect();
+    sql.query_drop("DROP TABLE IF EXISTS scalars").await.expect("drop");
+    sql.query_drop(format!("CREATE TABLE scalars (i INT PRIMARY KEY, t TEXT CHARACTER SET {charset})")).await.expect("create");
+    for (number, many) in scalars.chunks(TOGETHER * 1000).enumerate() {
+        let few = many.chunks(TOGETHER).enumerate();
+        let rows: Vec<String> =
+            few.map(|(row, few)| format!("({}, {})", number * 1000 + row, quoted(&few.iter().collect::<String>()))).collect();
+        sql.query_drop(format!("INSERT INTO scalars VALUES {}", rows.join(","))).await.expect("insert");
+    }
+    let collation: u16 = sql
+        .query_first(format!("SELECT MIN(id) FROM information_schema.collations WHERE character_set_name = '{charset}'"))
+        .await
+        .expect("collation")
+        .expect("one");
+    let rows: Vec<(Vec<u8>, Vec<u8>)> =
+        sql.query("SELECT CAST(t AS BINARY), CAST(CONVERT(t USING utf8mb4) AS BINARY) FROM scalars").await.expect("texts");
+    assert_eq!(rows.len(), scalars.len().div_ceil(TOGETHER));
+    for (bytes, theirs) in rows {
+        let (ours, _) = larder::mysql::charset::decode(collation, &bytes, InvalidText::Stop).expect("stored text is text");
+        assert_eq!(ours.as_bytes(), theirs, "{charset} {bytes:02x?}");
+    }
 }
 
 /// Our text is the server's. Where the server has no character (NULL for a malformed sequence, `?` for one without a meaning), ours is
@@ -397,9 +427,9 @@ fn labels(columns: &mut Vec<Tested>) {
     columns.push(tested(&format!("ENUM({})", many.join(",")), Oracle::Text, &["'label 0'", "'label 299'"], |random| {
         random.random_range(1..=300).to_string()
     }));
-    let awkward = "'a','b,c','d''e','f\"g','😀','é'";
-    columns.push(tested(&format!("ENUM({awkward})"), Oracle::Text, &["'b,c'", "'😀'", "0", "6"], |random| {
-        random.random_range(0..=6).to_string()
+    let awkward = "'a','b,c','d''e','f\"g','😀','é','h\\\\i\\n'";
+    columns.push(tested(&format!("ENUM({awkward})"), Oracle::Text, &["'b,c'", "'😀'", "0", "6", "7"], |random| {
+        random.random_range(0..=7).to_string()
     }));
     columns.push(tested("ENUM('','x')", Oracle::Text, &["''", "'x'", "0"], |random| random.random_range(0..=2).to_string()));
     for charset in ["latin1", "gbk", "utf16", "ucs2"] {
@@ -409,7 +439,7 @@ fn labels(columns: &mut Vec<Tested>) {
         }));
     }
     columns.push(tested("SET('é','ü') CHARACTER SET latin1", Oracle::Text, &["0", "3"], |random| random.random_range(0..4).to_string()));
-    columns.push(tested("SET('a','b','c''','😀')", Oracle::Text, &["''", "15", "'a,😀'"], |random| {
+    columns.push(tested("SET('a','b','c''','😀','\\\\''')", Oracle::Text, &["''", "15", "'a,😀'"], |random| {
         random.random_range(0..16).to_string()
     }));
     let all: Vec<String> = (0..64).map(|label| format!("'s{label}'")).collect();
