@@ -17,7 +17,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use super::catalogue::agrees;
+use super::catalogue::difference;
 use super::cursor::{Cursor, Fault};
 use super::decode::{DecodeError, RowReader, RowsEvent};
 use super::event::{self, Begin, RawEvent, kind};
@@ -637,34 +637,39 @@ impl<M: Maker> Assembler<M> {
             return Ok(Rows::Skipped);
         }
         let map = TableMap::parse(body)?;
-        // A configured key does not change with the primary key.
-        let same_key = |seen: &Schema| seen.key == tracked.schema.key || tracked.plan.key.is_some();
-        let seen = match map.schema(&tracked.schema) {
-            Ok(seen) if M::FOLLOWS_MAPS && map.has_names() => {
-                if !tracked.schema.key.is_empty() && tracked.plan.key.is_none() && key_names(&seen) != key_names(&tracked.schema) {
-                    // What was made of its rows before has other keys.
-                    tracked.phase = Phase::Unread;
-                    self.steps.push_back(Step::Reload(vec![id(index)]));
-                    return Ok(Rows::Skipped);
-                }
-                Some(seen)
+        let known = &tracked.schema;
+        let names_decide = M::FOLLOWS_MAPS && map.has_names();
+        let agreed = map.schema(known).and_then(|seen| {
+            let differ = match names_decide {
+                true => None,
+                // A configured key does not change with the primary key.
+                false if seen.key != known.key && tracked.plan.key.is_none() => Some("the event has another primary key".into()),
+                false => difference(known, &seen),
+            };
+            differ.map_or(Ok(seen), |text| Err(DecodeError::SchemaMismatch(text)))
+        });
+        let mismatch = match agreed {
+            Ok(seen) if names_decide && tracked.plan.key.is_none() && !known.key.is_empty() && key_names(&seen) != key_names(known) => {
+                // What was made of its rows before has other keys.
+                tracked.phase = Phase::Unread;
+                self.steps.push_back(Step::Reload(vec![id(index)]));
+                return Ok(Rows::Skipped);
             }
-            Ok(seen) if agrees(&tracked.schema, &seen) && same_key(&seen) => Some(seen),
-            Ok(_) | Err(DecodeError::SchemaMismatch(_)) => None,
+            Ok(seen) => {
+                tracked.disagreements = 0;
+                if !map.has_names() && tracked.phase == Phase::Following && tracked.number.replace(map.table_id) != Some(map.table_id) {
+                    self.steps.push_back(Step::Check(id(index)));
+                }
+                return self.maker.reader(id(index), &tracked.plan, &map, seen).map(|reader| Rows::Made(Box::new(reader)));
+            }
+            Err(DecodeError::SchemaMismatch(text)) => text,
             Err(error) => return Err(error),
         };
-        if let Some(seen) = seen {
-            tracked.disagreements = 0;
-            if !map.has_names() && tracked.phase == Phase::Following && tracked.number.replace(map.table_id) != Some(map.table_id) {
-                self.steps.push_back(Step::Check(id(index)));
-            }
-            return self.maker.reader(id(index), &tracked.plan, &map, seen).map(|reader| Rows::Made(Box::new(reader)));
-        }
         if tracked.phase == Phase::Following {
             tracked.disagreements += 1;
             if tracked.disagreements > MAX_DISAGREEMENTS {
-                let message = "its rows do not have the columns that the catalogue shows, also after reading it again";
-                return Err(DecodeError::SchemaMismatch(message.into()));
+                let message = format!("its rows do not have the columns that the catalogue shows, also after reading it again: {mismatch}");
+                return Err(DecodeError::SchemaMismatch(message));
             }
             tracked.phase = Phase::Unread;
             self.steps.push_back(Step::Rewind(vec![id(index)]));

@@ -5,7 +5,7 @@ use mysql_async::{Conn, Params, Row};
 
 use super::cascades;
 use super::connect::{self, Error};
-use crate::config::plan::TablePlan;
+use crate::config::plan::{DecimalForm, TablePlan};
 use crate::model::{Column, ColumnType, Reason, Schema};
 
 /// A table that can be captured.
@@ -171,6 +171,7 @@ pub async fn table(connection: &mut Conn, plan: &TablePlan) -> Result<Result<Tab
             });
         }
     }
+    problems.extend(key.iter().filter_map(|name| key_form_problem(plan, &source, columns.iter().find(|c| c.name == *name)?, key.len())));
     problems.extend(cascades::problems(connection, plan).await?);
     if !problems.is_empty() {
         return Ok(Err(problems));
@@ -203,6 +204,23 @@ fn key_problems(plan: &TablePlan, source: &str, key: &[&str]) -> Vec<Problem> {
         }
     }
     problems
+}
+
+/// A key column that stands in rows in a form in which joins do not look for it: they would find nothing, ever.
+fn key_form_problem(plan: &TablePlan, source: &str, column: &Column, width: usize) -> Option<Problem> {
+    let (_, join) = plan.key_widths.first()?;
+    let (option, remedy) = match column.kind {
+        _ if plan.booleans.contains(&column.name) => ("as boolean", format!("take it out of tables.{}.booleans", plan.name)),
+        ColumnType::Decimal { .. } if plan.decimal == DecimalForm::Number && width > 1 => {
+            ("as number", format!("set tables.{}.decimal = \"string\"", plan.name))
+        }
+        _ => return None,
+    };
+    Some(Problem {
+        reason: Reason::KeyChanged,
+        what: format!("column {} is in the key of {source} and shown {option}, so that {join} would find no row", column.name),
+        remedy,
+    })
 }
 
 /// Columns that must be there, each with the configuration key that needs it.
@@ -250,15 +268,21 @@ pub fn did_you_mean<'a>(wrong: &str, known: impl Iterator<Item = &'a str>) -> St
         .map_or_else(String::new, |(_, name)| format!(" (did you mean {name}?)"))
 }
 
-/// Whether the columns the binlog describes are those of the catalogue. Labels the catalogue cannot show (it gives `?` for what
-/// is above U+FFFF) are taken as agreeing.
-pub fn agrees(known: &Schema, seen: &Schema) -> bool {
-    known.columns.len() == seen.columns.len()
-        && known
-            .columns
-            .iter()
-            .zip(&seen.columns)
-            .all(|(known, seen)| known.name == seen.name && known.nullable == seen.nullable && same_kind(&known.kind, &seen.kind))
+/// How the columns the binlog describes differ from those of the catalogue; `None` when they are the same. Labels the catalogue cannot
+/// show (it gives `?` for what is above U+FFFF) are taken as agreeing.
+pub fn difference(known: &Schema, seen: &Schema) -> Option<String> {
+    if known.columns.len() != seen.columns.len() {
+        return Some(format!("schema has {} columns, event has {}", known.columns.len(), seen.columns.len()));
+    }
+    let same = |(known, seen): &(&Column, &Column)| {
+        known.name == seen.name && known.nullable == seen.nullable && same_kind(&known.kind, &seen.kind)
+    };
+    let (place, (known, seen)) = known.columns.iter().zip(&seen.columns).enumerate().find(|(_, pair)| !same(pair))?;
+    let shown = |column: &Column| {
+        let null = if column.nullable { "NULL" } else { "NOT NULL" };
+        format!("{} {:?} {null}", column.name, column.kind).chars().take(200).collect::<String>()
+    };
+    Some(format!("column {} is {} in the schema, {} in the event", place + 1, shown(known), shown(seen)))
 }
 
 fn same_kind(known: &ColumnType, seen: &ColumnType) -> bool {
@@ -340,7 +364,7 @@ impl Described {
     }
 }
 
-/// The labels of `enum('a','it''s')`.
+/// The labels of `enum('a','it''s','back\\slash')`, escaped as the catalogue does it in every SQL mode.
 fn labels(full_type: &str) -> Option<Vec<String>> {
     let (_, list) = full_type.split_once('(')?;
     let mut labels = Vec::new();
@@ -349,16 +373,24 @@ fn labels(full_type: &str) -> Option<Vec<String>> {
         rest = rest.strip_prefix('\'')?;
         let mut label = String::new();
         loop {
-            let end = rest.find('\'')?;
+            let end = rest.find(['\'', '\\'])?;
             label.push_str(&rest[..end]);
-            rest = &rest[end + 1..];
-            match rest.strip_prefix('\'') {
-                Some(more) => {
-                    label.push('\'');
-                    rest = more;
+            let mut special = rest[end..].chars();
+            match (special.next(), special.next()) {
+                (Some('\''), Some('\'')) => label.push('\''),
+                (Some('\\'), Some(escaped)) => label.push(match escaped {
+                    '0' => '\0',
+                    'n' => '\n',
+                    'r' => '\r',
+                    itself => itself,
+                }),
+                (Some('\''), _) => {
+                    rest = &rest[end + 1..];
+                    break;
                 }
-                None => break,
+                _ => return None,
             }
+            rest = special.as_str();
         }
         labels.push(label);
         if rest.is_empty() {
@@ -375,7 +407,9 @@ mod tests {
     #[test]
     fn labels_of_enums() {
         assert_eq!(labels("enum('a','it''s','x,y','')"), Some(vec!["a".into(), "it's".into(), "x,y".into(), String::new()]));
+        assert_eq!(labels(r"enum('a\\b','\n\r\0n','\\')"), Some(vec![r"a\b".into(), "\n\r\0n".into(), r"\".into()]));
         assert_eq!(labels("enum('a"), None);
+        assert_eq!(labels(r"enum('a\"), None);
     }
 
     #[test]

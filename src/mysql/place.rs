@@ -247,9 +247,11 @@ impl Walker {
                 (quote(&column.name), column.kind.clone(), part.clone())
             })
             .collect();
-        // ENUM, SET and BIT are ordered by number, and compared by number only with a number.
-        let place: Vec<String> =
-            columns.iter().map(|(name, kind, _)| if by_number(kind) { format!("{name} + 0") } else { name.clone() }).collect();
+        // ENUM, SET and BIT are ordered by number. Cast, not added to: a sum of a SET is a double, which has not its 64 bits.
+        let place: Vec<String> = columns
+            .iter()
+            .map(|(name, kind, _)| if by_number(kind) { format!("CAST({name} AS UNSIGNED)") } else { name.clone() })
+            .collect();
         let from = format!("FROM {}.{} FORCE INDEX ({})", quote(&plan.database), quote(&plan.table), quote(&info.walk.index));
         let order: Vec<&str> = columns.iter().map(|(name, ..)| name.as_str()).collect();
         Self {
@@ -313,7 +315,7 @@ impl Walker {
 
     fn sides(&self, place: &Place) -> Vec<(String, String)> {
         let named = self.columns.iter().zip(&place.0).map(|((name, kind, column), part)| {
-            let name = if by_number(kind) { format!("{name} + 0") } else { name.clone() };
+            let name = if by_number(kind) { format!("CAST({name} AS UNSIGNED)") } else { name.clone() };
             (name, part.literal(kind, column))
         });
         named.collect()

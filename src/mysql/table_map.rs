@@ -205,9 +205,9 @@ impl MapColumn {
         matches!(self.wire, Wire::Integer { .. } | Wire::Float | Wire::Double | Wire::Decimal { .. } | Wire::Year)
     }
 
-    /// CHAR, VARCHAR, TEXT and their binary siblings: the types the charset lists speak of.
+    /// CHAR, VARCHAR, TEXT, their binary siblings and VECTOR: the types the charset lists speak of.
     fn is_character(&self) -> bool {
-        matches!(self.wire, Wire::Variable { .. }) && !matches!(self.code, code::JSON | code::GEOMETRY | code::VECTOR)
+        matches!(self.wire, Wire::Variable { .. }) && !matches!(self.code, code::JSON | code::GEOMETRY)
     }
 
     fn is_label(&self) -> bool {

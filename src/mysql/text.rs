@@ -77,7 +77,8 @@ fn shortest(text: &str, out: &mut Vec<u8>) -> bool {
 }
 
 /// Appends a float64 as the server prints it inside JSON: the shortest digits that read back the same, as plain decimals while
-/// the point stands at most 15 digits from either side of the first one, else with an exponent; always with `.` or `e`.
+/// the point stands at most 15 digits from either side of the first one, or within the digits, else with an exponent; always with
+/// `.` or `e`.
 pub fn json_double(number: f64, out: &mut Vec<u8>) -> Result<(), Fault> {
     if !number.is_finite() {
         return Err(Fault::Invalid("a JSON number that is infinite or no number"));
@@ -111,7 +112,7 @@ pub fn json_double(number: f64, out: &mut Vec<u8>) -> Result<(), Fault> {
             out.extend(std::iter::repeat_n(b'0', point.unsigned_abs() as usize));
             out.extend_from_slice(digits);
         }
-        digits if (1..=15).contains(&point) => {
+        digits if (1..=15).contains(&point) || point > 15 && digits.len() > point as usize => {
             let whole = (point as usize).min(digits.len());
             out.extend_from_slice(&digits[..whole]);
             out.extend(std::iter::repeat_n(b'0', point as usize - whole));
@@ -246,6 +247,10 @@ mod tests {
             (1.2345e-20, "1.2345e-20"),
             (f64::MAX, "1.7976931348623157e308"),
             (5e-324, "5e-324"),
+            // Seventeen digits, of which one stands behind the point.
+            (-1044737528192986.4, "-1044737528192986.4"),
+            (1044737528192986.0, "1.044737528192986e15"),
+            (10447375281929864.0, "1.0447375281929864e16"),
         ] {
             assert_eq!(json_double_text(number), text);
         }

@@ -13,7 +13,7 @@ use crate::support::mysql::Session;
 use crate::support::{Mysql, wait_for};
 
 /// The servers of all these tests: one that names columns in the binlog, and one that does not.
-fn servers() -> [&'static Mysql; 2] {
+pub fn servers() -> [&'static Mysql; 2] {
     static MINIMAL: LazyLock<Mysql> = LazyLock::new(|| Mysql::start(&["--binlog-row-metadata=MINIMAL"]));
     [Mysql::shared(), &MINIMAL]
 }
@@ -91,7 +91,7 @@ impl<'m> Case<'m> {
     }
 }
 
-/// The rows of a table with a key of one column: key and JSON, put together by the server from its own text of every value.
+/// The rows of a table: key and JSON, put together by the server from its own text of every value.
 fn select(mysql: &Mysql, source: &str) -> Vec<(String, String)> {
     let (database, table) = source.split_once('.').expect("database.table");
     let columns: Vec<(String, String)> = mysql.rows(&format!(
@@ -99,20 +99,24 @@ fn select(mysql: &Mysql, source: &str) -> Vec<(String, String)> {
     ));
     let key: Vec<String> = mysql.rows(&format!(
         "select column_name from information_schema.statistics where table_schema = '{database}' and table_name = '{table}' \
-         and index_name = 'PRIMARY' and seq_in_index = 1"
+         and index_name = 'PRIMARY' order by seq_in_index"
     ));
-    let values = columns.iter().map(|(name, kind)| {
-        let value = match kind.as_str() {
+    let fragment = |name: &str| {
+        let kind = columns.iter().find(|(column, _)| column == name).map_or("", |(_, kind)| kind.as_str());
+        let value = match kind {
             "tinyint" | "smallint" | "mediumint" | "int" | "bigint" => format!("cast(`{name}` as char)"),
             "datetime" => format!("json_quote(replace(cast(`{name}` as char), ' ', 'T'))"),
             _ => format!("json_quote(convert(cast(`{name}` as char) using utf8mb4))"),
         };
-        format!("'\"{name}\":', ifnull({value}, 'null')")
-    });
-    let values: Vec<String> = values.collect();
-    let Some(key) = key.first() else { return Vec::new() };
-    mysql
-        .rows(&format!("select cast(`{key}` as char), convert(concat('{{', {}, '}}') using utf8mb4) from {source}", values.join(", ',', ")))
+        format!("ifnull({value}, 'null')")
+    };
+    let key = match key.as_slice() {
+        [] => return Vec::new(),
+        [name] => format!("cast(`{name}` as char)"),
+        names => format!("concat('[', {}, ']')", names.iter().map(|name| fragment(name)).collect::<Vec<_>>().join(", ',', ")),
+    };
+    let members: Vec<String> = columns.iter().map(|(name, _)| format!("'\"{name}\":', {}", fragment(name))).collect();
+    mysql.rows(&format!("select {key}, convert(concat('{{', {}, '}}') using utf8mb4) from {source}", members.join(", ',', ")))
 }
 
 // === columns ===
@@ -402,6 +406,29 @@ fn a_configured_key_without_its_index_stops_the_table() {
             state => Err(format!("{state:?}")),
         });
     }
+}
+
+#[test]
+fn keys_that_joins_could_not_find_are_refused() {
+    let mysql = Mysql::shared();
+    let table = "create table items (price decimal(10,2), flag tinyint(1), id int, primary key (price, flag)); insert into items values (1.5, 1, 1)";
+    let joined = "[streams.s]\nfrom = \"orders\"\nto.topic = \"out\"\nto.value = { goods = \"$goods\" }\n[streams.s.join.goods]\ntable = \"items\"\nkey = [\"record.price\", \"record.flag\"]\n";
+    let mut case = Case::new(mysql, table);
+    let section = |options: &str| format!("{}{options}", sections(&[&case.source]));
+    let capture = Capture::with(&mysql.config(), &section("decimal = \"number\"\nbooleans = [\"flag\"]\n"));
+    capture.wait_ready();
+    assert_eq!(capture.row("items", "[1.50,true]").as_deref(), Some(r#"{"price":1.50,"flag":true,"id":1}"#), "nobody joins it");
+    for (options, parts) in [
+        ("decimal = \"number\"\n", ["column price is in the key", "set tables.items.decimal = \"string\""]),
+        ("booleans = [\"flag\"]\n", ["column flag is in the key", "take it out of tables.items.booleans"]),
+    ] {
+        let Err(Stop::Precondition(text)) = Capture::with(&mysql.config(), &(section(options) + joined)).end() else { panic!("{options}") };
+        assert!(parts.iter().all(|part| text.contains(part)) && text.contains("streams.s.join.goods.key"), "{text}");
+    }
+    let joined = Capture::with(&mysql.config(), &(section("") + joined));
+    joined.wait_ready();
+    // It becomes so in mid-stream.
+    case.stops("alter table items drop primary key, add primary key (price)", Reason::KeyChanged);
 }
 
 // === what the binlog does not say ===

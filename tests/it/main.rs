@@ -7,9 +7,11 @@ mod support_works;
 
 mod capture;
 mod ddl;
+mod random;
 mod snapshot;
 mod start;
 mod types;
+mod values;
 
 mod bad_input;
 mod enrich;

@@ -156,7 +156,37 @@ pub async fn charsets(server: OptsBuilder, database: &str) {
         }
     }
     assert!(compared > 2_000_000, "{compared} sequences compared");
+    for charset in ["utf8mb3", "utf8mb4", "ucs2", "utf16", "utf16le", "utf32", "gb18030"] {
+        every_scalar(&mut sql, charset).await;
+    }
     sql.disconnect().await.expect("disconnect");
+}
+
+/// Every character of Unicode that a charset of Unicode can hold, as the server stores it.
+async fn every_scalar(sql: &mut Conn, charset: &str) {
+    const TOGETHER: usize = 64;
+    let last = if matches!(charset, "utf8mb3" | "ucs2") { '\u{ffff}' } else { char::MAX };
+    let scalars: Vec<char> = ('\u{1}'..=last).collect();
+    sql.query_drop("DROP TABLE IF EXISTS scalars").await.expect("drop");
+    sql.query_drop(format!("CREATE TABLE scalars (i INT PRIMARY KEY, t TEXT CHARACTER SET {charset})")).await.expect("create");
+    for (number, many) in scalars.chunks(TOGETHER * 1000).enumerate() {
+        let few = many.chunks(TOGETHER).enumerate();
+        let rows: Vec<String> =
+            few.map(|(row, few)| format!("({}, {})", number * 1000 + row, quoted(&few.iter().collect::<String>()))).collect();
+        sql.query_drop(format!("INSERT INTO scalars VALUES {}", rows.join(","))).await.expect("insert");
+    }
+    let collation: u16 = sql
+        .query_first(format!("SELECT MIN(id) FROM information_schema.collations WHERE character_set_name = '{charset}'"))
+        .await
+        .expect("collation")
+        .expect("one");
+    let rows: Vec<(Vec<u8>, Vec<u8>)> =
+        sql.query("SELECT CAST(t AS BINARY), CAST(CONVERT(t USING utf8mb4) AS BINARY) FROM scalars").await.expect("texts");
+    assert_eq!(rows.len(), scalars.len().div_ceil(TOGETHER));
+    for (bytes, theirs) in rows {
+        let (ours, _) = larder::mysql::charset::decode(collation, &bytes, InvalidText::Stop).expect("stored text is text");
+        assert_eq!(ours.as_bytes(), theirs, "{charset} {bytes:02x?}");
+    }
 }
 
 /// Our text is the server's. Where the server has no character (NULL for a malformed sequence, `?` for one without a meaning), ours is
@@ -185,16 +215,16 @@ fn same_text(charset: &str, collation: u16, bytes: &[u8], converted: Option<Vec<
 // === the table of all types ===
 
 /// A column under test: its definition, edge values as SQL, a maker of random values, and how the server's word for it is got.
-struct Tested {
-    definition: String,
-    edges: Vec<String>,
-    random: Box<dyn Fn(&mut StdRng) -> String + Send + Sync>,
-    oracle: Oracle,
+pub struct Tested {
+    pub definition: String,
+    pub edges: Vec<String>,
+    pub random: Box<dyn Fn(&mut StdRng) -> String + Send + Sync>,
+    pub oracle: Oracle,
 }
 
 /// How a value is asked of the server and compared with ours.
 #[derive(Clone, Copy)]
-enum Oracle {
+pub enum Oracle {
     /// The text is the JSON text.
     Plain,
     /// The text is the content of the JSON string.
@@ -215,7 +245,7 @@ fn tested(definition: &str, oracle: Oracle, edges: &[&str], random: impl Fn(&mut
     Tested { definition: definition.to_owned(), edges, random: Box::new(random), oracle }
 }
 
-fn columns() -> Vec<Tested> {
+pub fn columns() -> Vec<Tested> {
     let mut columns = Vec::new();
     integers(&mut columns);
     numbers(&mut columns);
@@ -397,9 +427,9 @@ fn labels(columns: &mut Vec<Tested>) {
     columns.push(tested(&format!("ENUM({})", many.join(",")), Oracle::Text, &["'label 0'", "'label 299'"], |random| {
         random.random_range(1..=300).to_string()
     }));
-    let awkward = "'a','b,c','d''e','f\"g','😀','é'";
-    columns.push(tested(&format!("ENUM({awkward})"), Oracle::Text, &["'b,c'", "'😀'", "0", "6"], |random| {
-        random.random_range(0..=6).to_string()
+    let awkward = "'a','b,c','d''e','f\"g','😀','é','h\\\\i\\n'";
+    columns.push(tested(&format!("ENUM({awkward})"), Oracle::Text, &["'b,c'", "'😀'", "0", "6", "7"], |random| {
+        random.random_range(0..=7).to_string()
     }));
     columns.push(tested("ENUM('','x')", Oracle::Text, &["''", "'x'", "0"], |random| random.random_range(0..=2).to_string()));
     for charset in ["latin1", "gbk", "utf16", "ucs2"] {
@@ -409,7 +439,7 @@ fn labels(columns: &mut Vec<Tested>) {
         }));
     }
     columns.push(tested("SET('é','ü') CHARACTER SET latin1", Oracle::Text, &["0", "3"], |random| random.random_range(0..4).to_string()));
-    columns.push(tested("SET('a','b','c''','😀')", Oracle::Text, &["''", "15", "'a,😀'"], |random| {
+    columns.push(tested("SET('a','b','c''','😀','\\\\''')", Oracle::Text, &["''", "15", "'a,😀'"], |random| {
         random.random_range(0..16).to_string()
     }));
     let all: Vec<String> = (0..64).map(|label| format!("'s{label}'")).collect();
@@ -473,7 +503,7 @@ fn random_json(random: &mut StdRng, depth: usize) -> String {
 }
 
 /// A string literal of SQL (with backslash escapes, which sql_mode '' allows).
-fn quoted(text: &str) -> String {
+pub fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
 }
 
@@ -681,7 +711,7 @@ fn same_value(oracle: Oracle, nullable: bool, ours: &str, theirs: &str) -> bool 
 }
 
 /// JSON text without the blanks outside strings, found character by character.
-fn without_blanks(text: &str) -> String {
+pub fn without_blanks(text: &str) -> String {
     let (mut inside, mut escaped) = (false, false);
     let keep = |&character: &char| {
         let kept = inside || character != ' ';

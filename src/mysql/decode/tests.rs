@@ -232,6 +232,18 @@ fn t17_differences_need_the_document_before() {
     assert_eq!(changes(&mut reader, 39, &event(&unknown_option)).expect_err("option").reason(), Reason::BadValue);
 }
 
+/// As MySQL 9.7 wrote it for `id INT, a CHAR(20) latin1, v VECTOR(3), b CHAR(1) cp932, c VARCHAR(60) cp852`.
+#[test]
+fn t18_a_vector_has_a_place_among_the_charsets() {
+    let body =
+        b"\x58\0\0\0\0\0\x01\0\x01v\0\x02t1\0\x05\x03\xfe\xf2\xfe\x0f\x07\xfe\x14\x04\xfe\x02\x3c\0\x1e\x01\x01\0\x03\x04\x08\x3f\x5f\x28\
+        \x0d\x01\x03\x04\x0b\x02id\x01a\x01v\x01b\x01c\x08\x01\0\x0c\x01\xf8";
+    let schema = TableMap::parse(body).and_then(|map| map.schema(&none_known())).expect("a table map");
+    let kinds: Vec<ColumnType> = schema.columns.into_iter().skip(1).map(|column| column.kind).collect();
+    let text = |collation| ColumnType::Text { collation };
+    assert_eq!(kinds, [text(8), ColumnType::Vector, text(95), text(40)]);
+}
+
 #[test]
 fn types_that_cannot_be_read_are_named() {
     let error = TableMap::parse(&minimal_table_map(&[INT, (20, &[], true)])).expect_err("typed array");

@@ -158,6 +158,11 @@ impl Session {
         block_on(self.connection.query_drop(sql)).unwrap_or_else(|error| panic!("{error}\nin: {sql}"));
     }
 
+    /// Runs statements that may fail; the server's word where they do.
+    pub fn tries(&mut self, sql: &str) -> Result<(), String> {
+        block_on(self.connection.query_drop(sql)).map_err(|error| error.to_string())
+    }
+
     #[track_caller]
     pub fn rows<T: FromRow + Send + 'static>(&mut self, sql: &str) -> Vec<T> {
         block_on(self.connection.query(sql)).unwrap_or_else(|error| panic!("{error}\nin: {sql}"))
