@@ -1,4 +1,4 @@
-//! A real MySQL.
+//! A real MySQL, or MariaDB.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -26,6 +26,17 @@ const ARGUMENTS: &[&str] = &[
     "--innodb-flush-log-at-trx-commit=2",
 ];
 
+/// The same for MariaDB, as far as its defaults are others.
+const ARGUMENTS_OF_MARIADB: &[&str] = &[
+    "--server-id=1",
+    "--log-bin=binlog",
+    "--binlog-format=ROW",
+    "--binlog-row-metadata=FULL",
+    "--bind-address=0.0.0.0",
+    "--sync-binlog=0",
+    "--innodb-flush-log-at-trx-commit=2",
+];
+
 const ROOT_PASSWORD: &str = "root of the tests";
 
 /// Has the rights that docker/larder.toml asks for, and no more.
@@ -48,8 +59,24 @@ impl Mysql {
     /// A server of one's own, with further arguments of `mysqld`; removed on drop. Some seconds.
     pub fn start(arguments: &[&str]) -> Self {
         let image = container::image("LARDER_TEST_MYSQL_IMAGE", "mysql:8.4");
-        let container = Container::start("mysql", &image, 3306, |request, _| {
-            request.with_env_var("MYSQL_ROOT_PASSWORD", ROOT_PASSWORD).with_cmd(ARGUMENTS.iter().chain(arguments).copied())
+        Self::start_image("mysql", &image, &[ARGUMENTS, arguments].concat())
+    }
+
+    /// The MariaDB that all tests of the process share, with full metadata.
+    pub fn shared_mariadb() -> &'static Self {
+        static SHARED: LazyLock<Mysql> = LazyLock::new(|| Mysql::start_mariadb(&[]));
+        &SHARED
+    }
+
+    /// A MariaDB of one's own, with further arguments of `mariadbd`; removed on drop.
+    pub fn start_mariadb(arguments: &[&str]) -> Self {
+        let image = container::image("LARDER_TEST_MARIADB_IMAGE", "mariadb:10.11");
+        Self::start_image("mariadb", &image, &[ARGUMENTS_OF_MARIADB, arguments].concat())
+    }
+
+    fn start_image(role: &str, image: &str, arguments: &[&str]) -> Self {
+        let container = Container::start(role, image, 3306, |request, _| {
+            request.with_env_var("MYSQL_ROOT_PASSWORD", ROOT_PASSWORD).with_cmd(arguments.iter().copied())
         });
         let mysql = Self { address: format!("127.0.0.1:{}", container.port), container };
         mysql.wait_ready();
@@ -84,6 +111,48 @@ impl Mysql {
     pub fn restart(&self) {
         self.container.restart();
         self.wait_ready();
+    }
+
+    /// Makes this server a replica of another one, by GTID; it can be written to all the same.
+    pub fn replicate(&self, source: &Self) {
+        source.exec(&format!(
+            r#"set sql_log_bin = 0; create user if not exists replica identified by "{PASSWORD}"; grant replication slave on *.* to replica"#
+        ));
+        self.exec(&format!(
+            r#"change replication source to source_host = "{}", source_port = 3306, source_user = "replica", source_password = "{PASSWORD}",
+               source_auto_position = 1, get_source_public_key = 1, source_connect_retry = 1; start replica"#,
+            source.container.inner_address()
+        ));
+    }
+
+    /// The same between two MariaDBs.
+    pub fn replicate_mariadb(&self, source: &Self) {
+        source.exec(&format!(
+            "set sql_log_bin = 0; create user if not exists replica identified by \"{PASSWORD}\"; grant replication slave on *.* to replica"
+        ));
+        self.exec(&format!(
+            "change master to master_host = \"{}\", master_port = 3306, master_user = \"replica\", master_password = \"{PASSWORD}\", \
+             master_use_gtid = slave_pos, master_connect_retry = 1; start slave",
+            source.container.inner_address()
+        ));
+    }
+
+    /// Waits until this server has executed all that another one has.
+    #[track_caller]
+    pub fn wait_caught_up(&self, source: &Self) {
+        let executed: Vec<String> = source.rows("select @@global.gtid_executed");
+        let done: Vec<Option<u8>> = self.rows(&format!("select wait_for_executed_gtid_set('{}', 30)", executed[0].replace('\n', "")));
+        assert_eq!(
+            done,
+            [Some(0)],
+            "{:?}",
+            self.rows::<String>("select concat(last_error_message, channel_name) from performance_schema.replication_connection_status")
+        );
+    }
+
+    /// Connections that read the binlog.
+    pub fn dumps(&self) -> Vec<u64> {
+        self.rows("select id from information_schema.processlist where command like 'Binlog Dump%'")
     }
 
     /// Makes a database of a name nobody else uses.
