@@ -73,6 +73,10 @@ pub struct Chunks<T> {
 type Chunk<T> = mpsc::Receiver<Result<Batch<T>, Failed>>;
 
 impl Rows {
+    pub(super) fn new(rows: Vec<Row>, columns: Arc<[Column]>, invalid: InvalidText) -> Self {
+        Self { rows, columns, invalid }
+    }
+
     pub fn len(&self) -> usize {
         self.rows.len()
     }
@@ -254,7 +258,7 @@ impl<M: Make> Worker<M> {
     fn batch(&mut self, rows: Vec<Row>) -> Result<Batch<M::Made>, Failed> {
         let place = rows.last().and_then(|row| self.reading.walker.place(row)).ok_or_else(no_place)?;
         let count = rows.len();
-        let rows = Rows { rows, columns: Arc::clone(&self.reading.columns), invalid: self.reading.invalid };
+        let rows = Rows::new(rows, Arc::clone(&self.reading.columns), self.reading.invalid);
         Ok(Batch { made: self.make.make(rows)?, rows: count, place })
     }
 }
