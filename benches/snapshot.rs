@@ -14,10 +14,12 @@ mod support;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use larder::config;
 use larder::flow::capture;
+use larder::model::Stop;
 use larder::mysql::SourceStatus;
 use larder::table::{State, Tables};
 use mysql_async::Conn;
@@ -37,12 +39,14 @@ fn main() {
         for (which, name) in ["raw, 1 connection", "raw, 2 connections", "tables, 1", "tables, 2"].into_iter().enumerate() {
             let connections = which % 2 + 1;
             let (began, cpu) = (Instant::now(), cpu_seconds());
-            if which < 2 {
-                raw(&mysql, &database, rows, connections)
+            let held = if which < 2 {
+                raw(&mysql, &database, rows, connections);
+                None
             } else {
-                snapshot(&mysql, &database, rows, connections)
-            }
+                Some(snapshot(&mysql, &database, rows, connections))
+            };
             let (wall, cpu) = (began.elapsed().as_secs_f64(), cpu_seconds() - cpu);
+            drop(held);
             println!(
                 "{name:20} {wall:6.2} s wall {cpu:6.2} s CPU {:9.0} rows/s {:9.0} rows per CPU second",
                 rows as f64 / wall,
@@ -108,8 +112,8 @@ fn raw(mysql: &Mysql, database: &str, rows: usize, connections: usize) {
     });
 }
 
-/// Runs a capture until the table is ready.
-fn snapshot(mysql: &Mysql, database: &str, rows: usize, connections: usize) {
+/// Runs a capture until the table is ready; what it gives back ends it.
+fn snapshot(mysql: &Mysql, database: &str, rows: usize, connections: usize) -> Captured {
     let text = format!(
         "name = \"bench\"\n{}server_id = 4000000\nsnapshot_connections = {connections}\n[kafka]\nbrokers = \"127.0.0.1:1\"\n\
          [tables.products]\nmysql = \"{database}.products\"\n",
@@ -119,17 +123,31 @@ fn snapshot(mysql: &Mysql, database: &str, rows: usize, connections: usize) {
     let tables = Arc::new(Tables::new([("products".to_owned(), format!("{database}.products"))]));
     let (stop, stopped) = watch::channel(false);
     let shared = Arc::clone(&tables);
-    let running = std::thread::spawn(move || {
+    let ended = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(capture::run(Arc::new(plan), shared, Arc::new(SourceStatus::default()), stopped))
     });
     while tables.summaries()[0].state != State::Ready {
-        assert!(!running.is_finished(), "the capture ended");
+        assert!(!ended.is_finished(), "the capture ended");
         std::thread::sleep(Duration::from_millis(5));
     }
     assert_eq!(tables.summaries()[0].rows, rows);
-    let _ = stop.send(true);
-    running.join().expect("it does not panic").expect("it ends in order");
+    Captured { _tables: tables, stop, ended: Some(ended) }
+}
+
+struct Captured {
+    _tables: Arc<Tables>,
+    stop: watch::Sender<bool>,
+    ended: Option<JoinHandle<Result<(), Stop>>>,
+}
+
+impl Drop for Captured {
+    fn drop(&mut self) {
+        let _ = self.stop.send(true);
+        if let Some(ended) = self.ended.take() {
+            ended.join().expect("it does not panic").expect("it ends in order");
+        }
+    }
 }
 
 /// CPU seconds of this process, all its threads: user and system time, in ticks of 10 ms.

@@ -26,12 +26,13 @@ use super::result;
 use crate::config::plan::InvalidText;
 use crate::model::{Column, Value};
 
-/// Rows handed on together, at most so many and so many bytes, or one larger row.
-const BATCH_ROWS: usize = 2048;
-const BATCH_BYTES: usize = 2 << 20;
+/// Rows handed on together, at most so many and so many bytes, or one larger row. Few enough that they are still in the processor's
+/// cache when something is made of them.
+const BATCH_ROWS: usize = 512;
+const BATCH_BYTES: usize = 1 << 20;
 
 /// Batches of a chunk that wait for the consumer at most.
-const BATCHES_AHEAD: usize = 4;
+const BATCHES_AHEAD: usize = 8;
 
 /// What a consumer makes of rows, on the thread that reads them.
 pub trait Make: Send + 'static {

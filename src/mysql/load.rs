@@ -65,6 +65,8 @@ pub async fn load(views: &mut Views, table: TableId, plan: &TablePlan, info: &Ta
         Err(Failed::Value(error)) => return Ok(unreadable(&error)),
         Err(Failed::Connection(error)) => return Err(error),
     };
+    // Growing by and by would lock the tables for a moment each time.
+    tables.reserve(table, usize::try_from(info.row_estimate).unwrap_or(0));
     let (mut rows, mut counts) = (0, Counts::default());
     loop {
         match chunks.next().await {

@@ -35,6 +35,9 @@ pub enum State {
     },
 }
 
+/// Rows that room is made for on a guess, about 1 GB.
+const MOST_RESERVED: usize = 30_000_000;
+
 /// What a look-up finds.
 #[derive(Debug)]
 pub enum Lookup<'a> {
@@ -146,6 +149,11 @@ impl Tables {
             table.replaced();
             table.state = State::Snapshot { percent: 0 };
         }
+    }
+
+    /// Makes room for the rows that a snapshot is expected to read: a guess, taken up to [`MOST_RESERVED`].
+    pub fn reserve(&self, table: TableId, rows: usize) {
+        self.inner.write().tables[table.index()].rows.reserve(rows.min(MOST_RESERVED));
     }
 
     /// Adds rows read by a snapshot. They are not visible before [`Tables::set_ready`].
