@@ -1,11 +1,12 @@
 //! The audit: no false alarm under writes, and every planted drift found (cases C18, D32).
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use larder::flow::audit::{Comparison, Kind, Report};
-use larder::model::{Change, Key, Row, RowBuilder, Stop, Transaction};
+use larder::flow::audit::{Auditor, Audits, Comparison, Kind, Report};
+use larder::model::{Change, Key, Row, RowBuilder, Stop, TableId, Transaction};
 
 use crate::capture::{Capture, plan, sections};
 use crate::support::{Daemon, Mysql, Shop, wait_for};
@@ -229,6 +230,38 @@ fn parents_and_children(mysql: &Mysql) -> (String, String) {
     ));
     let statements = format!("delete from {database}.parents where id = 1; delete from {database}.parents where id = 2");
     (format!("{database}.items"), statements)
+}
+
+/// On a timer, by the part of the daemon that waits for it, and on a server without GTIDs, where reading again means all tables.
+#[test]
+fn c18_a_timer_audits_a_server_without_gtids() {
+    let mysql = Mysql::start(&["--gtid-mode=OFF", "--enforce-gtid-consistency=OFF"]);
+    let (table, capture) = items(&mysql, 100);
+    mysql.exec(&format!("set sql_log_bin = 0; delete from {table} where id = 7"));
+    let mut plan = plan(&mysql.config(), &sections(&[&table]));
+    plan.tables[0].audit = Some(Duration::from_millis(500));
+    let audits = Arc::new(Audits::new(["items".to_owned()]));
+    let (tables, source) = (Arc::clone(&capture.tables), Arc::clone(&capture.status));
+    let auditor = Auditor { plan: Arc::new(plan), tables, source, audits: Arc::clone(&audits) };
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(auditor.run(stopped)).expect("it ends in order");
+        });
+        let wait_for_found = |wanted: u64| {
+            wait_for(&format!("an audit that finds {wanted}"), Duration::from_secs(30), || {
+                let audit = &audits.all()[0];
+                let found = audit.report.as_ref().map(|report| report.found);
+                if found == Some(wanted) && audit.finished.is_some() { Ok(()) } else { Err(format!("{audit:?}")) }
+            });
+        };
+        wait_for_found(1);
+        assert!(capture.status.resnapshots.ask(TableId(0)));
+        wait_for_found(0);
+        stop.send(true).expect("it runs");
+    });
+    assert_eq!(capture.row("items", "7"), None);
 }
 
 /// A table that is read again while it is compared is no table that agrees.
