@@ -245,6 +245,8 @@ fn c18_a_timer_audits_a_server_without_gtids() {
     let auditor = Auditor { plan: Arc::new(plan), tables, source, audits: Arc::clone(&audits) };
     let (stop, stopped) = tokio::sync::watch::channel(false);
     std::thread::scope(|scope| {
+        // Dropped here, it ends the auditor also when an assertion fails.
+        let stop = stop;
         scope.spawn(|| {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(auditor.run(stopped)).expect("it ends in order");
