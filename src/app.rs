@@ -2,7 +2,7 @@
 //!
 //! Start: bind HTTP (a taken port ends the start at once), then capture, then the streams; their order is free, because a
 //! stream holds by itself until its tables are ready. Stop, within `limits.shutdown`: the streams commit what is open and
-//! leave their groups, then capture ends, then HTTP, so that `/ready` answers to the last.
+//! leave their groups, then capture and audit end, then HTTP, so that `/ready` answers to the last.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
 use crate::config::Plan;
+use crate::flow::audit::{Auditor, Audits};
 use crate::flow::capture;
 use crate::flow::enrich::Stream;
 use crate::flow::lag;
@@ -60,12 +61,14 @@ impl Daemon {
         let table_name = |id: crate::model::TableId| plan.tables[id.index()].name.clone();
         let streams: Vec<_> = plan.streams.iter().map(|s| Arc::new(StreamStatus::new(s, table_name))).collect();
         let published = Arc::new(PublishStatus::new(plan.tables.len()));
+        let audits = Arc::new(Audits::new(plan.tables.iter().map(|t| t.name.clone())));
         let overview = Arc::new(Overview {
             plan: Arc::clone(&plan),
             tables: Arc::clone(&tables),
             source: source.clone(),
             streams: streams.clone(),
             publisher: plan.tables.iter().any(|table| table.publish.is_some()).then(|| Arc::clone(&published)),
+            audits: Arc::clone(&audits),
             started: Instant::now(),
         });
 
@@ -80,6 +83,13 @@ impl Daemon {
             daemon.spawn("http", &sender, running);
         }
         if let Some(source) = source {
+            let auditor = Auditor { plan: Arc::clone(&plan), tables: Arc::clone(&tables), source: Arc::clone(&source), audits };
+            let stop = daemon.stop_capture.subscribe();
+            daemon.spawn_thread("audit", &sender, move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+                let runtime = runtime.map_err(|e| Stop::Bug(format!("no runtime for the audit: {e}")))?;
+                runtime.block_on(auditor.run(stop))
+            })?;
             let (plan, tables, stop) = (Arc::clone(&plan), Arc::clone(&tables), daemon.stop_capture.subscribe());
             // Decoding is work for a processor: on a thread of its own it delays no answer over HTTP.
             daemon.spawn_thread("capture", &sender, move || {
@@ -182,7 +192,7 @@ impl Daemon {
     /// Streams, capture, HTTP, each awaited before the next. Returns the first thing that went wrong on the way.
     async fn stop(&mut self) -> Option<Stop> {
         self.stop_streams.store(true, Ordering::Release);
-        let streams = self.wait_until_ended(|part| part != "capture" && part != "http").await;
+        let streams = self.wait_until_ended(|part| !["capture", "audit", "http"].contains(&part)).await;
         // Who watches these may have ended already.
         let _ = self.stop_capture.send(true);
         let capture = self.wait_until_ended(|part| part != "http").await;

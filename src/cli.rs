@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use crate::app::ExitCode;
 use crate::config::{self, Plan};
-use crate::{app, demo, kafka, logging, mysql};
+use crate::{app, ask, demo, kafka, logging, mysql};
 
 /// Change-data-capture enrichment sidecar: MySQL tables in memory, Kafka streams joined against them, exactly once.
 #[derive(Parser)]
@@ -34,6 +34,15 @@ enum Command {
     },
     /// Shows what will run: tables, streams, topics, groups; secrets are masked.
     Plan {
+        #[arg(long)]
+        json: bool,
+    },
+    /// Has the running daemon compare its tables with MySQL. Exits 0 when all rows are the same, 1 when some differ, 3 when it could not be done.
+    Audit {
+        /// One table by its name in the configuration; all of them without it.
+        #[arg(long)]
+        table: Option<String>,
+        /// Prints the result as JSON.
         #[arg(long)]
         json: bool,
     },
@@ -82,6 +91,13 @@ fn run(arguments: Arguments) -> ExitCode {
         Command::Plan { json: false } => say(&config::describe(&plan)),
         Command::Plan { json: true } => say(&format!("{:#}", config::describe_json(&plan))),
         Command::Check { connect, json } => check(&plan, connect, json),
+        Command::Audit { table, json } => match ask::audit(&plan, table.as_deref(), json) {
+            Ok(audited) => {
+                say(&audited.text);
+                audited.code
+            }
+            Err(error) => complain(&error, 3),
+        },
         Command::Demo(_) => 0,
     }
 }

@@ -31,5 +31,6 @@ pub mod simulate;
 pub mod demo;
 
 pub mod app;
+mod ask;
 pub mod cli;
 pub mod logging;

@@ -48,6 +48,8 @@ metrics! {
     PUBLISH_ELECTED: Gauge "larder_publish_elected" "1 while this instance is the one that publishes changes";
     PUBLISH_CHANGES: Counter "larder_publish_changes" "Changes and rows of snapshots published; label `table`";
     PUBLISH_LAG: Gauge "larder_publish_lag_seconds" "Seconds between now and the commit of the last MySQL transaction published; 0 when nothing is waiting";
+    AUDIT_DIFFERENCES: Gauge "larder_audit_differences" "Rows that differed from MySQL in the last audit; absent before the first; label `table`";
+    AUDIT_TIMESTAMP: Gauge "larder_audit_timestamp_seconds" "End of the last audit that was carried through, seconds since the epoch; label `table`";
     STREAM_RECORDS: Counter "larder_stream_records" "Input records committed; label `stream`";
     STREAM_OUTPUTS: Counter "larder_stream_outputs" "Output records committed; label `stream`";
     STREAM_LAG: Gauge "larder_stream_lag_records" "Records between the committed offsets and the ends of the partitions held here; label `stream`";
@@ -89,7 +91,7 @@ impl std::fmt::Debug for Reader {
 
 impl Collector for Reader {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), Error> {
-        let Overview { plan, tables, source, streams, publisher, .. } = &*self.0;
+        let Overview { plan, tables, source, streams, publisher, audits, .. } = &*self.0;
         gauge(&mut encoder, &BUILD_INFO, [([("version", env!("CARGO_PKG_VERSION"))], 1.0)])?;
         if let Some(source) = source {
             single(&mut encoder, &SOURCE_CONNECTED, &ConstGauge::new(f64::from(u8::from(source.connected()))))?;
@@ -116,6 +118,11 @@ impl Collector for Reader {
         counter(&mut encoder, &SNAPSHOT_ROWS, tables.iter().map(|t| ([("table", t.name.as_str())], t.snapshot_rows)))?;
         let remaining = |t: &Summary| t.remaining.map_or(0.0, |left| left.as_secs_f64());
         gauge(&mut encoder, &SNAPSHOT_REMAINING, tables.iter().map(|t| ([("table", t.name.as_str())], remaining(t))))?;
+        let audits = audits.all();
+        let found = audits.iter().filter_map(|audit| Some(([("table", audit.table.as_str())], audit.report.as_ref()?.found as f64)));
+        gauge(&mut encoder, &AUDIT_DIFFERENCES, found)?;
+        let finished = audits.iter().filter_map(|audit| Some(([("table", audit.table.as_str())], audit.finished? as f64)));
+        gauge(&mut encoder, &AUDIT_TIMESTAMP, finished)?;
 
         if let Some(publisher) = publisher {
             single(&mut encoder, &PUBLISH_ELECTED, &ConstGauge::new(f64::from(u8::from(publisher.is_elected()))))?;

@@ -22,7 +22,8 @@ const MODULES: &[(&str, &[&str])] = &[
     ("app", &["model", "table", "join", "config", "mysql", "kafka", "flow", "metrics", "http"]),
     ("simulate", &["model", "config"]),
     ("demo", &["model", "table", "join", "config", "mysql", "kafka", "flow", "metrics", "http", "app", "simulate", "logging"]),
-    ("cli", &["model", "config", "logging", "mysql", "kafka", "app", "simulate", "demo"]),
+    ("ask", &["config"]),
+    ("cli", &["model", "config", "logging", "mysql", "kafka", "app", "simulate", "demo", "ask"]),
     ("main", &["cli"]),
 ];
 

@@ -138,6 +138,7 @@ fn table(table: &TablePlan) -> Value {
         "decimal": table.decimal.shown(),
         "invalid_text": table.invalid_text.shown(),
         "publish": table.publish.as_ref().map(publish),
+        "audit": table.audit.map(show_duration),
         "needed": table.needed.iter().map(|(column, key)| json!({ "column": column, "by": key })).collect::<Vec<_>>(),
     })
 }

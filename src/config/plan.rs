@@ -91,6 +91,8 @@ pub struct TablePlan {
     pub invalid_text: InvalidText,
     /// The change topic (contract B); `None`: the table's changes are not published.
     pub publish: Option<PublishPlan>,
+    /// How often the table is compared with MySQL; `None`: only when asked for.
+    pub audit: Option<Duration>,
     /// Columns that templates and joins name, each with the dotted configuration key that needs it.
     pub needed: Vec<(String, String)>,
     /// How many key values each join gives, with its dotted configuration key: as many as the key has columns.
@@ -111,6 +113,7 @@ impl TablePlan {
             decimal: DecimalForm::String,
             invalid_text: InvalidText::Stop,
             publish: None,
+            audit: None,
             needed: Vec::new(),
             key_widths: Vec::new(),
         }

@@ -330,6 +330,13 @@ impl Capture {
                     Err(error) => return Ended::Lost(error),
                 }
             }
+            // All steps are done: what is shown as reached is in the tables.
+            if shown.elapsed() > SHOW_POSITION {
+                shown = Instant::now();
+                self.status.set_position(assembler.position());
+                // A long backlog must not keep other tasks of this thread waiting.
+                tokio::task::yield_now().await;
+            }
             if self.status.resnapshots.are_waiting() {
                 return self.resnapshot(assembler).await;
             }
@@ -356,12 +363,6 @@ impl Capture {
                 return Ended::Broken(error);
             }
             self.status.count(assembler.take_tally());
-            if shown.elapsed() > SHOW_POSITION {
-                shown = Instant::now();
-                self.status.set_position(assembler.position());
-                // A long backlog must not keep other tasks of this thread waiting.
-                tokio::task::yield_now().await;
-            }
         }
     }
 

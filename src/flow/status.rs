@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering}
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::audit::Audits;
 use super::batch::Counts;
 use super::publish::PublishStatus;
 use crate::config::Plan;
@@ -215,6 +216,7 @@ pub struct Overview {
     pub streams: Vec<Arc<StreamStatus>>,
     /// Where tables have change topics.
     pub publisher: Option<Arc<PublishStatus>>,
+    pub audits: Arc<Audits>,
     pub started: Instant,
 }
 

@@ -1,6 +1,7 @@
 //! HTTP: health, metrics, status, rows, pause and resume (contract D). Loopback unless configured; errors are JSON
 //! `{"error":{"code","message"}}`.
 
+mod audits;
 mod error;
 mod guard;
 mod health;
@@ -42,6 +43,8 @@ fn router(site: Arc<Site>, plan: &HttpPlan) -> Router {
         .route("/api/tables", get(tables::list))
         .route("/api/tables/{table}/rows/{key}", get(tables::row))
         .route("/api/tables/{table}/resnapshot", post(tables::resnapshot))
+        .route("/api/tables/{table}/audit", post(audits::ask))
+        .route("/api/audits", get(audits::list))
         .route("/api/streams", get(streams::list))
         .route("/api/streams/{stream}/pause", post(streams::pause))
         .route("/api/streams/{stream}/resume", post(streams::resume))

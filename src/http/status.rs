@@ -15,6 +15,8 @@ pub async fn index(State(site): State<Arc<Site>>) -> Json<Value> {
         "paths": [
             "/live", "/ready", "/metrics", "/api/status", "/api/config", "/api/tables", "/api/tables/{table}/rows/{key}",
             "/api/tables/{table}/resnapshot",
+            "/api/tables/{table}/audit",
+            "/api/audits",
             "/api/streams", "/api/streams/{stream}/pause", "/api/streams/{stream}/resume", "/api/feeds",
         ],
     }))

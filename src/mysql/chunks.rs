@@ -26,12 +26,13 @@ use super::result;
 use crate::config::plan::InvalidText;
 use crate::model::{Column, Value};
 
-/// Rows handed on together, at most so many and so many bytes, or one larger row.
-const BATCH_ROWS: usize = 2048;
-const BATCH_BYTES: usize = 2 << 20;
+/// Rows handed on together, at most so many and so many bytes, or one larger row. Few enough that they are still in the processor's
+/// cache when something is made of them.
+const BATCH_ROWS: usize = 512;
+const BATCH_BYTES: usize = 1 << 20;
 
 /// Batches of a chunk that wait for the consumer at most.
-const BATCHES_AHEAD: usize = 4;
+const BATCHES_AHEAD: usize = 8;
 
 /// What a consumer makes of rows, on the thread that reads them.
 pub trait Make: Send + 'static {
@@ -73,6 +74,10 @@ pub struct Chunks<T> {
 type Chunk<T> = mpsc::Receiver<Result<Batch<T>, Failed>>;
 
 impl Rows {
+    pub(super) fn new(rows: Vec<Row>, columns: Arc<[Column]>, invalid: InvalidText) -> Self {
+        Self { rows, columns, invalid }
+    }
+
     pub fn len(&self) -> usize {
         self.rows.len()
     }
@@ -254,7 +259,7 @@ impl<M: Make> Worker<M> {
     fn batch(&mut self, rows: Vec<Row>) -> Result<Batch<M::Made>, Failed> {
         let place = rows.last().and_then(|row| self.reading.walker.place(row)).ok_or_else(no_place)?;
         let count = rows.len();
-        let rows = Rows { rows, columns: Arc::clone(&self.reading.columns), invalid: self.reading.invalid };
+        let rows = Rows::new(rows, Arc::clone(&self.reading.columns), self.reading.invalid);
         Ok(Batch { made: self.make.make(rows)?, rows: count, place })
     }
 }

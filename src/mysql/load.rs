@@ -1,5 +1,6 @@
 //! The rows of a view into [`Tables`]: rendered on the threads that read them.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::catalogue::TableInfo;
@@ -9,7 +10,7 @@ use super::decode::DecodeError;
 use super::render::{Counts, Shape};
 use super::snapshot::Views;
 use crate::config::plan::TablePlan;
-use crate::model::{Key, Reason, Row, TableId};
+use crate::model::{Key, Reason, Row, Schema, TableId};
 use crate::table::{Progress, Tables};
 
 /// What became of a table's rows.
@@ -31,6 +32,11 @@ pub struct Renderer(Shape);
 impl Renderer {
     pub fn new(info: &TableInfo, plan: &TablePlan) -> Result<Self, DecodeError> {
         Shape::new(&info.schema, plan).map(Self)
+    }
+
+    /// The schema of the rows made.
+    pub fn row_schema(&self) -> &Arc<Schema> {
+        self.0.row_schema()
     }
 }
 
@@ -59,6 +65,8 @@ pub async fn load(views: &mut Views, table: TableId, plan: &TablePlan, info: &Ta
         Err(Failed::Value(error)) => return Ok(unreadable(&error)),
         Err(Failed::Connection(error)) => return Err(error),
     };
+    // Growing by and by would lock the tables for a moment each time.
+    tables.reserve(table, usize::try_from(info.row_estimate).unwrap_or(0));
     let (mut rows, mut counts) = (0, Counts::default());
     loop {
         match chunks.next().await {

@@ -3,16 +3,20 @@
 //! What always holds: places are compared by the server alone, in the column's own collation (case N14), never here; a place is a
 //! list of typed values, so that one that was kept outside (a topic) can be no SQL of anybody's.
 
+use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 use std::str::FromStr;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use mysql_async::{Row, Value as Sent};
 
 use super::catalogue::{TableInfo, WalkColumn};
 use super::connect::quote;
 use super::result;
 use crate::config::plan::TablePlan;
-use crate::model::{Column, ColumnType, Value};
+use crate::model::key::text_of;
+use crate::model::{Column, ColumnType, Key, Value};
 
 /// The values of a row's walk columns ([`super::catalogue::Walk`]), in the order of the index.
 ///
@@ -130,6 +134,30 @@ impl Part {
         })
     }
 
+    /// From the text of a key column's row form (contract C), without quotes.
+    fn of_row_form(kind: &ColumnType, text: &str) -> Option<Self> {
+        let is_time = |text: &str| text.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'-' | b':' | b'.' | b' '));
+        Some(match kind {
+            ColumnType::Integer { .. } | ColumnType::Year | ColumnType::Bit { .. } => match text {
+                "true" => Part::UInt(1),
+                "false" => Part::UInt(0),
+                _ => text.parse().map(Part::Int).or_else(|_| text.parse().map(Part::UInt)).ok()?,
+            },
+            ColumnType::Float => Part::Float(text.parse().ok()?),
+            ColumnType::Double => Part::Double(text.parse().ok()?),
+            ColumnType::Decimal { .. } => Part::Bytes(text.as_bytes().to_vec()),
+            ColumnType::Date | ColumnType::DateTime { .. } | ColumnType::Timestamp { .. } => {
+                let text = text.trim_end_matches('Z').replace('T', " ");
+                is_time(&text).then_some(Part::Moment(text))?
+            }
+            ColumnType::Time { .. } => is_time(text).then(|| Part::Time(text.to_owned()))?,
+            ColumnType::Text { .. } => Part::Text(text.to_owned()),
+            ColumnType::Enum { .. } | ColumnType::Set { .. } => Part::of(kind, &Value::Text(text.into()))?,
+            ColumnType::Binary { .. } | ColumnType::Bytes => Part::Bytes(STANDARD.decode(text).ok()?),
+            ColumnType::Json | ColumnType::Geometry { .. } | ColumnType::Vector => return None,
+        })
+    }
+
     fn to_text(&self) -> String {
         match self {
             Part::Int(number) => format!("i{number}"),
@@ -179,7 +207,8 @@ impl Part {
             // Digits of a number that does not fit the protocol's integers.
             (Part::Bytes(digits), kind, _) if by_number(kind) && is_number(digits) => String::from_utf8_lossy(digits).into_owned(),
             (Part::Bytes(bytes), ..) => format!("X'{}'", hex(bytes)),
-            (Part::Text(text), ..) => format!("CONVERT(X'{}' USING utf8mb4)", hex(text.as_bytes())),
+            // The column's collation wins.
+            (Part::Text(text), ..) => format!("_utf8mb4 X'{}'", hex(text.as_bytes())),
             (Part::Int(number), ..) => number.to_string(),
             (Part::UInt(number), ..) => number.to_string(),
             (Part::Float(number), ..) => format!("{:e}", f64::from(*number)),
@@ -222,6 +251,29 @@ fn unhex(text: &str) -> Option<Vec<u8>> {
     let digit = |at: usize| char::from(*text.as_bytes().get(at)?).to_digit(16);
     text.len().is_multiple_of(2).then_some(())?;
     (0..text.len()).step_by(2).map(|at| u8::try_from(digit(at)? << 4 | digit(at + 1)?).ok()).collect()
+}
+
+/// The condition that a row has this key (`key_columns`: its columns in the table); `None` for a key no row can have.
+pub fn has_key(info: &TableInfo, key_columns: &[usize], key: &Key) -> Option<String> {
+    let texts: Vec<Cow<'_, str>> = if key_columns.len() == 1 {
+        vec![std::str::from_utf8(key.as_bytes()).ok()?.into()]
+    } else {
+        let parts: Vec<&serde_json::value::RawValue> = serde_json::from_slice(key.as_bytes()).ok()?;
+        let text = |part: &&serde_json::value::RawValue| Some(String::from_utf8(text_of(part.get().as_bytes()).into_owned()).ok()?.into());
+        parts.iter().map(text).collect::<Option<_>>()?
+    };
+    if texts.len() != key_columns.len() {
+        return None;
+    }
+    let conditions = key_columns.iter().zip(texts).map(|(&index, text)| {
+        let column = info.schema.columns.get(index)?;
+        let walked = info.walk.columns.iter().find(|walked| walked.column == index).cloned();
+        let walked = walked.unwrap_or(WalkColumn { column: index, text: None });
+        let name = quote(&column.name);
+        let name = if by_number(&column.kind) { format!("{name} + 0") } else { name };
+        Some(format!("{name} = {}", Part::of_row_form(&column.kind, &text)?.literal(&column.kind, &walked)))
+    });
+    Some(format!("({})", conditions.collect::<Option<Vec<_>>>()?.join(" AND ")))
 }
 
 /// The statements that walk through a table, or through a part of it.
@@ -276,6 +328,11 @@ impl Walker {
     /// then known for certain, which they are not for parameters.
     pub(super) fn rows(&self, after: Option<&Place>, upto: Option<&Place>) -> String {
         format!("{}{} ORDER BY {}", self.head, self.between(after, upto), self.order)
+    }
+
+    /// The rows for which one of the conditions holds.
+    pub(super) fn rows_where(&self, conditions: &[String]) -> String {
+        format!("{} WHERE {}", self.head, conditions.join(" OR "))
     }
 
     /// The place `rows` rows beyond `after`; no row where fewer follow.
@@ -406,6 +463,20 @@ mod tests {
         for bad in ["", "[]", "[1]", r#"["i"]"#, r#"["x0"]"#, r#"["t2024' OR 1"]"#, r#"["q1"]"#, r#"["é"]"#] {
             assert!(bad.parse::<Place>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn keys_in_row_form_are_found() {
+        let found = has_key(&info(), &[0, 1], &Key::new(*br#"[-5,"\u00e9"]"#)).expect("a condition");
+        let b = "CONVERT(CONVERT(X'c3a9' USING utf8mb4) USING latin1) COLLATE latin1_swedish_ci";
+        assert_eq!(found, format!("(`a` = -5 AND `b` = {b})"));
+        assert_eq!(has_key(&info(), &[0], &Key::new(*b"7")).as_deref(), Some("(`a` = 7)"));
+        assert_eq!(has_key(&info(), &[0], &Key::new(*b"7 OR 1")), None);
+        assert_eq!(has_key(&info(), &[0, 1], &Key::new(*b"[1]")), None);
+        let moment = Part::of_row_form(&ColumnType::Timestamp { digits: 1 }, "2024-01-02T03:04:05.5Z");
+        assert_eq!(moment, Some(Part::Moment("2024-01-02 03:04:05.5".into())));
+        assert_eq!(Part::of_row_form(&ColumnType::Date, "' OR 1"), None);
+        assert_eq!(Part::of_row_form(&ColumnType::Bytes, "AP8="), Some(Part::Bytes(vec![0, 255])));
     }
 
     #[test]

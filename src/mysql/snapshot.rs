@@ -27,7 +27,7 @@ use tokio::task::JoinHandle;
 use tracing::debug;
 
 use super::catalogue::{self, Problem, TableInfo};
-use super::chunks::{self, Chunks, Failed, Make, Reading};
+use super::chunks::{self, Chunks, Failed, Make, Reading, Rows};
 use super::connect::{self, Error, quote};
 use super::decode::DecodeError;
 use super::mariadb;
@@ -154,6 +154,17 @@ impl Views {
         self.rest().await?;
         let connection = self.connections.first_mut().ok_or_else(lost)?;
         beyond(connection, plan, info, place, keys).await
+    }
+
+    /// The rows for which one of the conditions ([`super::place::has_key`]) holds, in no order.
+    pub async fn find(&mut self, plan: &TablePlan, info: &TableInfo, conditions: &[String]) -> Result<Rows, Error> {
+        self.rest().await?;
+        let connection = self.connections.first_mut().ok_or_else(lost)?;
+        let found = match conditions {
+            [] => Vec::new(),
+            _ => connection.exec(Walker::new(plan, info).rows_where(conditions), ()).await?,
+        };
+        Ok(Rows::new(found, wanted_columns(plan, info).into(), plan.invalid_text))
     }
 
     /// Closes the views, so that the tables can be altered again.

@@ -59,6 +59,11 @@ impl SourceStatus {
         self.position.lock().as_ref().map(ToString::to_string)
     }
 
+    /// The same, to compare with.
+    pub fn reached(&self) -> Option<Position> {
+        self.position.lock().clone()
+    }
+
     /// How far the tables are behind the source, in seconds: 0 while nothing is left to read, else the time since they were known to
     /// be current, or since the commit of the last transaction applied. 0 before the first snapshot.
     pub fn lag_seconds(&self) -> f64 {
@@ -166,7 +171,13 @@ impl SourceStatus {
 
     /// Nothing is left to read.
     pub(crate) fn set_idle(&self, position: &Position) {
-        if self.connected() && !self.idle.swap(true, Relaxed) {
+        if !self.connected() {
+            return;
+        }
+        if self.idle.swap(true, Relaxed) {
+            // It moves without transactions too: a new binlog file.
+            self.set_position(position);
+        } else {
             self.set_current(position);
         }
     }

@@ -9,6 +9,10 @@ use parking_lot::{RwLock, RwLockReadGuard};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub mod watch;
+
+use watch::Watch;
+
 use crate::model::{Change, Key, Position, Reason, Row, Schema, TableId, Transaction};
 
 /// ```text
@@ -30,6 +34,9 @@ pub enum State {
         message: String,
     },
 }
+
+/// Rows that room is made for on a guess, about 1 GB.
+const MOST_RESERVED: usize = 30_000_000;
 
 /// What a look-up finds.
 #[derive(Debug)]
@@ -65,6 +72,7 @@ struct Table {
     bytes: usize,
     snapshot_rows: u64,
     remaining: Option<Duration>,
+    watch: Option<Watch>,
 }
 
 /// One table as `/api/tables` shows it.
@@ -118,6 +126,7 @@ impl Tables {
                 bytes: 0,
                 snapshot_rows: 0,
                 remaining: None,
+                watch: None,
             })
             .collect();
         Self { inner: RwLock::new(Inner { tables, at: Arc::from(""), position: Position::default() }) }
@@ -137,8 +146,14 @@ impl Tables {
             table.rows = HashMap::new();
             table.bytes = 0;
             table.remaining = None;
+            table.replaced();
             table.state = State::Snapshot { percent: 0 };
         }
+    }
+
+    /// Makes room for the rows that a snapshot is expected to read: a guess, taken up to [`MOST_RESERVED`].
+    pub fn reserve(&self, table: TableId, rows: usize) {
+        self.inner.write().tables[table.index()].rows.reserve(rows.min(MOST_RESERVED));
     }
 
     /// Adds rows read by a snapshot. They are not visible before [`Tables::set_ready`].
@@ -168,6 +183,19 @@ impl Tables {
         inner.position = transaction.position;
     }
 
+    /// Begins to watch which keys of a table are touched; false when the table is not ready.
+    pub fn start_watch(&self, table: TableId) -> bool {
+        let table = &mut self.inner.write().tables[table.index()];
+        let ready = table.state == State::Ready;
+        table.watch = ready.then(|| Watch::new(table.rows.len()));
+        ready
+    }
+
+    /// Ends a watch. `None` when it ended before: the table's rows were replaced.
+    pub fn end_watch(&self, table: TableId) -> Option<Watch> {
+        self.inner.write().tables[table.index()].watch.take().filter(Watch::is_whole)
+    }
+
     /// Names the transaction and the position the tables stand at where no transaction was applied: after a snapshot.
     pub fn set_at(&self, id: &str, position: Position) {
         let mut inner = self.inner.write();
@@ -194,6 +222,7 @@ impl Tables {
             table.rows = HashMap::new();
             table.bytes = 0;
             table.remaining = None;
+            table.replaced();
             table.state = State::Stopped { reason, message };
         }
     }
@@ -241,6 +270,16 @@ impl View<'_> {
         &self.inner.tables[table.index()].schema
     }
 
+    /// What the watch of a table has seen; `None` when there is none, or its rows have been replaced since it began.
+    pub fn watch(&self, table: TableId) -> Option<&Watch> {
+        self.inner.tables[table.index()].watch.as_ref().filter(|watch| watch.is_whole())
+    }
+
+    /// Every row of a table, in no order. Writers wait while it is walked through.
+    pub fn rows(&self, table: TableId) -> impl Iterator<Item = (&Key, &Row)> {
+        self.inner.tables[table.index()].rows.iter()
+    }
+
     /// Identity of the last MySQL transaction in the tables; empty before the first snapshot is done.
     pub fn at(&self) -> &Arc<str> {
         &self.inner.at
@@ -268,6 +307,7 @@ impl Inner {
         if matches!(table.state, State::Stopped { .. }) {
             return;
         }
+        table.touch(&change);
         match change {
             Change::Upsert { old_key, key, row, .. } => {
                 if let Some(old_key) = old_key {
@@ -291,6 +331,28 @@ impl Table {
         match (&self.state, &self.unpublished) {
             (State::Ready, Some(unpublished)) => unpublished,
             (state, _) => state,
+        }
+    }
+
+    /// Tells the watch what is about to change.
+    fn touch(&mut self, change: &Change) {
+        let Some(watch) = &mut self.watch else { return };
+        match change {
+            Change::Upsert { old_key, key, .. } => {
+                if let Some(old_key) = old_key {
+                    watch.touch(old_key, self.rows.contains_key(old_key));
+                }
+                watch.touch(key, self.rows.contains_key(key));
+            }
+            Change::Delete { key, .. } => watch.touch(key, self.rows.contains_key(key)),
+            Change::Truncate { .. } => watch.end(),
+        }
+    }
+
+    /// The rows were, or are to be, replaced as a whole.
+    fn replaced(&mut self) {
+        if let Some(watch) = &mut self.watch {
+            watch.end();
         }
     }
 

@@ -5,6 +5,7 @@
 mod support;
 mod support_works;
 
+mod audit;
 mod capture;
 mod ddl;
 mod mariadb;

@@ -1,5 +1,7 @@
 //! `[tables.NAME]`: which MySQL tables are held, and in which form (contract A6, B10).
 
+use std::time::Duration;
+
 use super::publish::{self, Published};
 use crate::config::file::{Section, Text};
 use crate::config::plan::TablePlan;
@@ -69,6 +71,8 @@ fn table(name: String, section: &Section<'_>) -> TablePlan {
             section.file().fault(&text.at, format!("the projection leaves out the column {}", text.quoted()), remedy);
         }
     }
+    let second = Duration::from_secs(1);
+    let audit = section.duration("audit", 3600 * second, 10 * second..=30 * 86_400 * second);
     let texts = |columns: Vec<Text>| columns.into_iter().map(|column| column.text).collect();
     TablePlan {
         columns: columns.map(texts),
@@ -77,6 +81,7 @@ fn table(name: String, section: &Section<'_>) -> TablePlan {
         booleans: booleans.map(texts).unwrap_or_default(),
         decimal: section.choice("decimal"),
         invalid_text: section.choice("invalid_text"),
+        audit: section.has("audit").then_some(audit),
         ..TablePlan::new(name, database, table)
     }
 }
