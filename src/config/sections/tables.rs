@@ -7,6 +7,10 @@ use crate::config::plan::TablePlan;
 /// MySQL's limit on names of databases and tables, in characters.
 const IDENTIFIER_CHARS: usize = 64;
 
+/// Below, what a batch of records needs would not stay until it is used.
+const SMALLEST_CACHE: u64 = 64 << 10;
+const LARGEST_CACHE: u64 = 1 << 40;
+
 /// In order of name, which gives each its `TableId`. A table at fault is in the list too, so that joins find it. Beside them, where
 /// their change topics stand.
 pub(super) fn read(root: &Section<'_>) -> (Vec<TablePlan>, Vec<Published>) {
@@ -36,7 +40,6 @@ fn table(name: String, section: &Section<'_>) -> TablePlan {
         ("topic", "tables made of topics"),
         ("keep", "tables made of topics"),
         ("format", "tables made of topics"),
-        ("cache", "bounded tables"),
         ("index", "joins on columns other than the key"),
         ("history", "joins with earlier row versions"),
     ]);
@@ -69,6 +72,14 @@ fn table(name: String, section: &Section<'_>) -> TablePlan {
             section.file().fault(&text.at, format!("the projection leaves out the column {}", text.quoted()), remedy);
         }
     }
+    let cache = section.section("cache");
+    let max_bytes = cache.is_written().then(|| {
+        if !cache.has("max_bytes") && !cache.is_faulty() {
+            section.file().fault(&cache.at_key("max_bytes"), "is missing", "write how much of the table is held: `cache = { max_bytes = \"256 MiB\" }`");
+        }
+        cache.size("max_bytes", SMALLEST_CACHE, SMALLEST_CACHE..=LARGEST_CACHE) as u64
+    });
+    cache.close();
     let texts = |columns: Vec<Text>| columns.into_iter().map(|column| column.text).collect();
     TablePlan {
         columns: columns.map(texts),
@@ -77,6 +88,7 @@ fn table(name: String, section: &Section<'_>) -> TablePlan {
         booleans: booleans.map(texts).unwrap_or_default(),
         decimal: section.choice("decimal"),
         invalid_text: section.choice("invalid_text"),
+        cache: max_bytes,
         ..TablePlan::new(name, database, table)
     }
 }
