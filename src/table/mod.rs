@@ -305,13 +305,14 @@ impl View<'_> {
 // === impl Inner ===
 
 impl Inner {
-    /// Rows of a table that stopped are not kept.
+    /// Rows of a table that stopped are not kept. A bounded one knows nothing before it is ready: not every change comes while the columns
+    /// it was read with are those of a later place in the stream.
     fn apply(&mut self, change: Change) {
         let id = match change {
             Change::Upsert { table, .. } | Change::Delete { table, .. } | Change::Truncate { table } => table,
         };
         let table = &mut self.tables[id.index()];
-        if matches!(table.state, State::Stopped { .. }) {
+        if matches!(table.state, State::Stopped { .. }) || table.bounded.is_some() && table.state != State::Ready {
             return;
         }
         match change {
