@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use super::Site;
 use super::error::Error;
 use crate::flow::status::{Overview, time_left};
-use crate::model::{Key, TableId};
 use crate::model::row::write_string;
+use crate::model::{Key, TableId};
 use crate::table::{self, Lookup, Tables};
 
 pub async fn list(State(site): State<Arc<Site>>) -> Json<Value> {

@@ -12,9 +12,9 @@ use super::path::{Meta, Path, Root};
 use super::reader;
 use super::shape::{Found, Shape};
 use super::template::{Part, Template};
+use crate::model::Schema;
 use crate::model::key::text_of;
 use crate::model::row::write_string;
-use crate::model::Schema;
 use crate::table::RowRef;
 
 const NULL: &[u8] = b"null";

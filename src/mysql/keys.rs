@@ -72,7 +72,9 @@ impl KeyColumn {
             },
             ColumnType::Bit { .. } => integer(KeyKind::Integer { min: 0, max: u64::MAX }, text),
             // The text is the shortest of its float: only that float, exactly, is equal to what the column holds.
-            ColumnType::Float => has_only(text, b"0123456789+-.eE").then(|| text.parse::<f32>().ok().map(|n| format!("{:e}", f64::from(n))))?,
+            ColumnType::Float => {
+                has_only(text, b"0123456789+-.eE").then(|| text.parse::<f32>().ok().map(|n| format!("{:e}", f64::from(n))))?
+            }
             ColumnType::Double => has_only(text, b"0123456789+-.eE").then(|| text.parse::<f64>().ok().map(|n| format!("{n:e}")))?,
             ColumnType::Decimal { precision, scale } => {
                 has_only(text, b"0123456789-.").then(|| format!("CAST('{text}' AS DECIMAL({precision},{scale}))"))

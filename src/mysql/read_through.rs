@@ -121,7 +121,10 @@ impl Reader {
             self.tables.give_back(self.id, asked.flight);
             self.most_keys = (self.most_keys / 2).max(1);
             if pause >= LONGEST_PAUSE && !std::mem::replace(&mut silent, true) {
-                warn!(table = self.plan.name, "rows of table {} cannot be read from MySQL, joins that need them wait: {error}", self.plan.name);
+                warn!(
+                    table = self.plan.name,
+                    "rows of table {} cannot be read from MySQL, joins that need them wait: {error}", self.plan.name
+                );
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
@@ -152,7 +155,10 @@ impl Reader {
         self.status.count_rows(session.shape.take_counts());
         let until = connect::position(&mut session.connection).await?;
         if until.server_uuid != asked.server_uuid {
-            return Err(Error::Lost(format!("the address led to server {}, the binlog is that of {}", until.server_uuid, asked.server_uuid)));
+            return Err(Error::Lost(format!(
+                "the address led to server {}, the binlog is that of {}",
+                until.server_uuid, asked.server_uuid
+            )));
         }
         Ok((answers, until))
     }
@@ -171,8 +177,7 @@ impl Session {
             charsets.insert(collation, names);
         }
         let keys = KeyColumns::new(schema, |collation| charsets.get(&collation).cloned());
-        let columns: Vec<String> =
-            schema.columns.iter().map(|column| result::select_expression(&column.name, &column.kind)).collect();
+        let columns: Vec<String> = schema.columns.iter().map(|column| result::select_expression(&column.name, &column.kind)).collect();
         let head = format!("SELECT {} FROM {}.{} WHERE ", columns.join(", "), quote(&plan.database), quote(&plan.table));
         Ok(Self { connection, schema: Arc::clone(schema), shape, keys, head })
     }

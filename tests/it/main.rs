@@ -5,6 +5,7 @@
 mod support;
 mod support_works;
 
+mod bounded;
 mod capture;
 mod ddl;
 mod snapshot;

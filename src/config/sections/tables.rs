@@ -75,7 +75,11 @@ fn table(name: String, section: &Section<'_>) -> TablePlan {
     let cache = section.section("cache");
     let max_bytes = cache.is_written().then(|| {
         if !cache.has("max_bytes") && !cache.is_faulty() {
-            section.file().fault(&cache.at_key("max_bytes"), "is missing", "write how much of the table is held: `cache = { max_bytes = \"256 MiB\" }`");
+            section.file().fault(
+                &cache.at_key("max_bytes"),
+                "is missing",
+                "write how much of the table is held: `cache = { max_bytes = \"256 MiB\" }`",
+            );
         }
         cache.size("max_bytes", SMALLEST_CACHE, SMALLEST_CACHE..=LARGEST_CACHE) as u64
     });
