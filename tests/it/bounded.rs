@@ -109,6 +109,15 @@ impl Drop for Reading {
     }
 }
 
+/// Stops a writer when the test ends, also by a panic.
+struct Raised<'a>(&'a AtomicBool);
+
+impl Drop for Raised<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Two tables of these keys, one to be held whole, one bounded to a tenth of its rows; every row says version 0.
 const ROWS: usize = 1_000;
 
@@ -168,6 +177,7 @@ fn looks_are_of_one_moment(mysql: &Mysql, prefix: &str) {
     let (stop, written) = (AtomicBool::new(false), AtomicU64::new(0));
     let version = |row: &String| serde_json::from_str::<serde_json::Value>(row).expect("a row")["version"].as_u64().expect("a version");
     std::thread::scope(|scope| {
+        let stopping = Raised(&stop);
         let writer = scope.spawn(|| write(mysql, &database, 7, &written, &stop));
         let readers: Vec<_> = (0..3)
             .map(|seed| {
@@ -187,7 +197,7 @@ fn looks_are_of_one_moment(mysql: &Mysql, prefix: &str) {
             })
             .collect();
         let looks: Vec<_> = readers.into_iter().flat_map(|reader| reader.join().expect("a reader")).collect();
-        stop.store(true, Ordering::Relaxed);
+        drop(stopping);
         let history = writer.join().expect("the writer");
         let mut moments = std::collections::BTreeSet::new();
         for (ids, versions) in looks {
@@ -428,7 +438,7 @@ fn config(shop: &Shop) -> String {
 /// Orders joined with a bounded table and with the same held whole, while every product changes in every transaction.
 #[test]
 fn i6_orders_get_the_same_from_a_bounded_table_and_a_whole_one() {
-    const ORDERS: usize = 5_000;
+    const ORDERS: usize = 3_000;
     let shop = Shop::open(2);
     shop.sql(
         "insert into products (id, name, description) with recursive n as (select 1 i union all select i + 1 from n where i < 600)
@@ -454,11 +464,13 @@ fn i6_orders_get_the_same_from_a_bounded_table_and_a_whole_one() {
             session.exec(&format!("use {}", shop.name));
             for version in 1.. {
                 session.exec(&format!("update products set description = 'v{version}'"));
+                std::thread::sleep(Duration::from_millis(20));
                 if stop.load(Ordering::Relaxed) {
                     break;
                 }
             }
         });
+        let stopping = Raised(&stop);
         for batch in 0..10 {
             let orders: Vec<_> = (0..ORDERS / 10)
                 .map(|number| {
@@ -470,7 +482,7 @@ fn i6_orders_get_the_same_from_a_bounded_table_and_a_whole_one() {
             std::thread::sleep(Duration::from_millis(200));
         }
         shop.wait_for_items(ORDERS * 3);
-        stop.store(true, Ordering::Relaxed);
+        drop(stopping);
     });
     let ours = versions::of(&shop.wait_for_items(ORDERS * 3));
     let theirs = versions::of(&shop.kafka.wait_for_records(&whole_topic, ORDERS * 3, PATIENCE));
