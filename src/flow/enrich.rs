@@ -179,6 +179,8 @@ struct HeldRecord<'s> {
     message: BorrowedMessage<'s>,
     /// Rows of bounded tables that it needs.
     pins: Option<Pins>,
+    /// It was the next record already when its rows were not in memory: they are read before those of others.
+    urged: bool,
 }
 
 impl<'a> Worker<'a> {
@@ -382,14 +384,14 @@ impl<'a> Worker<'a> {
         self.awaited_row = table.map(|table| (self.awaited_row.map_or_else(Instant::now, |(since, _)| since), table));
     }
 
-    /// Asks for the rows that the record just processed does not find in memory. It is the next one: nothing is waited for before them.
+    /// Asks for the rows that the record just processed does not find in memory.
     fn pin(&mut self, record: &mut HeldRecord<'_>) {
         let wanted = self.enricher.take_wanted();
         match &mut record.pins {
             Some(pins) => pins.add(wanted),
             None => record.pins = Some(self.stream.tables.pin(wanted)),
         }
-        record.pins.iter().for_each(Pins::urge);
+        record.urged = false;
     }
 
     /// Asks for the rows that a later record will not find in memory.
@@ -593,9 +595,19 @@ impl<'s> Held<'s> {
         self.records.is_empty()
     }
 
-    /// The next record, if the rows it waits for are in memory.
+    /// The next record, if the rows it waits for are in memory; they are urgent otherwise.
     fn ready(&mut self) -> Option<&mut HeldRecord<'s>> {
-        self.records.front_mut().filter(|record| record.pins.as_ref().is_none_or(Pins::are_known))
+        let record = self.records.front_mut()?;
+        if let Some(pins) = &record.pins
+            && !pins.are_known()
+        {
+            if !std::mem::replace(&mut record.urged, true) {
+                // What others look ahead for must not take the room that this record waits for.
+                pins.urge();
+            }
+            return None;
+        }
+        Some(record)
     }
 
     fn is_full(&self, most_bytes: usize) -> bool {
@@ -604,7 +616,7 @@ impl<'s> Held<'s> {
 
     fn push(&mut self, message: BorrowedMessage<'s>, pins: Option<Pins>) {
         self.bytes += message.payload_len();
-        self.records.push_back(HeldRecord { message, pins });
+        self.records.push_back(HeldRecord { message, pins, urged: false });
     }
 
     fn pop(&mut self) {

@@ -93,6 +93,30 @@ struct Session {
     head: String,
 }
 
+/// Why there is no answer.
+enum Failure {
+    /// Somebody changes one of the rows.
+    Locked,
+    Other(Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Failure::Other(error)
+    }
+}
+
+impl From<mysql_async::Error> for Failure {
+    fn from(error: mysql_async::Error) -> Self {
+        /// ER_LOCK_NOWAIT
+        const LOCKED: u16 = 3572;
+        match &error {
+            mysql_async::Error::Server(server) if server.code == LOCKED => Failure::Locked,
+            _ => Failure::Other(error.into()),
+        }
+    }
+}
+
 impl Reader {
     async fn run(mut self) -> Never {
         let mut session = None;
@@ -104,8 +128,8 @@ impl Reader {
                 continue;
             };
             let read = tokio::time::timeout(PATIENCE, self.read(&mut session, &asked)).await;
-            let read = read.unwrap_or_else(|_| Err(Error::Lost(format!("no answer within {} s", PATIENCE.as_secs()))));
-            let error = match read {
+            let read = read.unwrap_or_else(|_| Err(Error::Lost(format!("no answer within {} s", PATIENCE.as_secs())).into()));
+            let failure = match read {
                 Ok((answers, until)) => {
                     if std::mem::take(&mut silent) {
                         info!(table = self.plan.name, "rows of table {} are read from MySQL again", self.plan.name);
@@ -115,11 +139,18 @@ impl Reader {
                     self.tables.answer(self.id, asked.flight, answers, until);
                     continue;
                 }
-                Err(error) => error,
+                Err(failure) => failure,
+            };
+            self.tables.give_back(self.id, asked.flight);
+            let error = match failure {
+                Failure::Locked => {
+                    self.most_keys = (self.most_keys / 2).max(1);
+                    tokio::time::sleep(SHORTEST_PAUSE).await;
+                    continue;
+                }
+                Failure::Other(error) => error,
             };
             session = None;
-            self.tables.give_back(self.id, asked.flight);
-            self.most_keys = (self.most_keys / 2).max(1);
             if pause >= LONGEST_PAUSE && !std::mem::replace(&mut silent, true) {
                 warn!(
                     table = self.plan.name,
@@ -132,17 +163,17 @@ impl Reader {
     }
 
     /// Asks for all keys at once. An error says nothing about any of them.
-    async fn read(&self, session: &mut Option<Session>, asked: &Asked) -> Result<(Vec<(Key, Answer)>, Position), Error> {
+    async fn read(&self, session: &mut Option<Session>, asked: &Asked) -> Result<(Vec<(Key, Answer)>, Position), Failure> {
         if !session.as_ref().is_some_and(|session| Arc::ptr_eq(&session.schema, &asked.schema)) {
             *session = Some(Session::open(&self.mysql, &self.plan, &asked.schema).await?);
         }
-        let session = session.as_mut().ok_or_else(|| Error::Lost("no connection".into()))?;
+        let Some(session) = session else { return Err(Error::Lost("no connection".into()).into()) };
         let locking = match &asked.position.gtids {
             Some(gtids) => {
                 let wait = "SELECT WAIT_FOR_EXECUTED_GTID_SET(?, ?)";
                 let done: Option<Option<u8>> = session.connection.exec_first(wait, (gtids.to_string(), VISIBLE_S)).await?;
                 if done.flatten() != Some(0) {
-                    return Err(Error::Lost(format!("transactions from the binlog did not become visible within {VISIBLE_S} s")));
+                    return Err(Error::Lost(format!("transactions from the binlog did not become visible within {VISIBLE_S} s")).into());
                 }
                 ""
             }
@@ -155,10 +186,8 @@ impl Reader {
         self.status.count_rows(session.shape.take_counts());
         let until = connect::position(&mut session.connection).await?;
         if until.server_uuid != asked.server_uuid {
-            return Err(Error::Lost(format!(
-                "the address led to server {}, the binlog is that of {}",
-                until.server_uuid, asked.server_uuid
-            )));
+            let text = format!("the address led to server {}, the binlog is that of {}", until.server_uuid, asked.server_uuid);
+            return Err(Error::Lost(text).into());
         }
         Ok((answers, until))
     }
@@ -182,7 +211,7 @@ impl Session {
         Ok(Self { connection, schema: Arc::clone(schema), shape, keys, head })
     }
 
-    async fn select(&mut self, keys: &[Key], locking: &str) -> Result<Vec<(Key, Answer)>, Error> {
+    async fn select(&mut self, keys: &[Key], locking: &str) -> Result<Vec<(Key, Answer)>, Failure> {
         let literals: Vec<String> = keys.iter().filter_map(|key| self.keys.literal(key)).collect();
         let rows: Vec<Sent> = if literals.is_empty() {
             Vec::new()
