@@ -51,16 +51,16 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// Reads until `stop` turns true (or its sender is gone).
 pub async fn run(plan: Arc<Plan>, tables: Arc<Tables>, status: Arc<SourceStatus>, mut stop: watch::Receiver<bool>) -> Result<(), Stop> {
     let Some(mysql) = &plan.mysql else { return Ok(()) };
-    let mut bells = BTreeMap::new();
+    let bells: BTreeMap<TableId, Arc<Notify>> = plan.bounded_tables().map(|(id, _)| (id, Arc::default())).collect();
+    let rung = bells.clone();
+    // Before the readers look for the first time, so that no call is missed.
+    tables.on_wanted(move |table| rung.get(&table).into_iter().for_each(|bell| bell.notify_one()));
     let mut readers = JoinSet::new();
-    for (id, _) in plan.bounded_tables() {
-        let bell = Arc::new(Notify::new());
-        bells.insert(id, Arc::clone(&bell));
+    for (id, bell) in bells {
         let (mysql, plan) = (mysql.clone(), plan.tables[id.index()].clone());
         let (tables, status) = (Arc::clone(&tables), Arc::clone(&status));
         readers.spawn(Reader { mysql, plan, id, tables, status, bell, most_keys: MOST_KEYS }.run());
     }
-    tables.on_wanted(move |table| bells.get(&table).into_iter().for_each(|bell| bell.notify_one()));
     tokio::select! {
         _ = stop.wait_for(|&stop| stop) => Ok(()),
         Some(ended) = readers.join_next() => match ended {
