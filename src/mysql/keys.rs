@@ -24,12 +24,11 @@ struct KeyColumn {
 }
 
 impl KeyColumns {
-    /// `text` gives charset and collation by the collation's number.
-    pub fn new(schema: &Schema, text: impl Fn(u16) -> Option<(String, String)>) -> Self {
+    /// `text` gives charset and collation of a text column by its name.
+    pub fn new(schema: &Schema, text: impl Fn(&str) -> Option<(String, String)>) -> Self {
         let column = |&index: &usize| {
             let column = &schema.columns[index];
-            let text = if let ColumnType::Text { collation } = column.kind { text(collation) } else { None };
-            KeyColumn { name: quote(&column.name), kind: column.kind.clone(), text }
+            KeyColumn { name: quote(&column.name), kind: column.kind.clone(), text: text(&column.name) }
         };
         Self(schema.key.iter().map(column).collect())
     }

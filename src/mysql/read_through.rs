@@ -25,12 +25,13 @@ use tracing::{info, warn};
 use super::connect::{self, Error, quote};
 use super::decode::DecodeError;
 use super::keys::KeyColumns;
+use super::mariadb;
 use super::render::Shape;
 use super::result;
 use super::status::SourceStatus;
 use crate::config::Plan;
 use crate::config::plan::{MysqlPlan, TablePlan};
-use crate::model::{ColumnType, Key, Position, Row, Schema, Stop, TableId};
+use crate::model::{Key, Position, Row, Schema, Stop, TableId};
 use crate::table::{Answer, Asked, Tables, Unreadable};
 
 /// Keys in one SELECT: a lookup costs the server about as much as a round trip costs us per hundred.
@@ -169,6 +170,10 @@ impl Reader {
         }
         let Some(session) = session else { return Err(Error::Lost("no connection".into()).into()) };
         let locking = match &asked.position.gtids {
+            Some(gtids) if connect::is_mariadb(&session.connection) => {
+                mariadb::visible(&mut session.connection, Some(gtids)).await?;
+                ""
+            }
             Some(gtids) => {
                 let wait = "SELECT WAIT_FOR_EXECUTED_GTID_SET(?, ?)";
                 let done: Option<Option<u8>> = session.connection.exec_first(wait, (gtids.to_string(), VISIBLE_S)).await?;
@@ -197,15 +202,16 @@ impl Session {
     async fn open(mysql: &MysqlPlan, plan: &TablePlan, schema: &Arc<Schema>) -> Result<Self, Error> {
         let mut connection = connect::connect(mysql).await?;
         let shape = Shape::new(schema, plan).map_err(|error| Error::Lost(error.to_string()))?;
-        let mut charsets = HashMap::new();
-        for column in schema.key.iter().map(|&index| &schema.columns[index]) {
-            let ColumnType::Text { collation } = column.kind else { continue };
-            let names = "SELECT CHARACTER_SET_NAME, COLLATION_NAME FROM information_schema.COLLATIONS WHERE ID = ?";
-            let names: Option<(String, String)> = connection.exec_first(names, (collation,)).await?;
-            let names = names.ok_or_else(|| Error::Lost(format!("the server has no collation {collation}")))?;
-            charsets.insert(collation, names);
-        }
-        let keys = KeyColumns::new(schema, |collation| charsets.get(&collation).cloned());
+        let texts: Vec<(String, Option<String>, Option<String>)> = connection
+            .exec(
+                "SELECT COLUMN_NAME, CHARACTER_SET_NAME, COLLATION_NAME FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ?",
+                (&plan.database, &plan.table),
+            )
+            .await?;
+        let keys = KeyColumns::new(schema, |column| {
+            let (_, charset, collation) = texts.iter().find(|(name, ..)| name == column)?;
+            charset.clone().zip(collation.clone())
+        });
         let columns: Vec<String> = schema.columns.iter().map(|column| result::select_expression(&column.name, &column.kind)).collect();
         let head = format!("SELECT {} FROM {}.{} WHERE ", columns.join(", "), quote(&plan.database), quote(&plan.table));
         Ok(Self { connection, schema: Arc::clone(schema), shape, keys, head })

@@ -5,7 +5,7 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
 use super::*;
-use crate::model::position::{GtidSet, Source, Uuid};
+use crate::model::position::GtidSet;
 use crate::model::{Change, RowBuilder, Schema, TableId, Transaction};
 use crate::table::{Asked, Lookup, Pins, Tables};
 
@@ -97,9 +97,10 @@ impl World {
 
     /// After so many transactions.
     fn position(&self, transactions: usize) -> Position {
-        let mut gtids = GtidSet::default();
-        let source = Source { uuid: Uuid([7; 16]), tag: "".into() };
-        (1..=transactions as u64).for_each(|number| gtids.insert(&crate::model::position::Gtid { source: source.clone(), number }));
+        let gtids = match transactions {
+            0 => GtidSet::default(),
+            last => format!("07070707-0707-0707-0707-070707070707:1-{last}").parse().expect("a GTID set"),
+        };
         Position {
             server_uuid: self.server.to_string().into(),
             file: "binlog.000001".into(),
