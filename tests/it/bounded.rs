@@ -365,20 +365,17 @@ fn w6_keys_of_every_type() {
         ("enum('a','b','c')", "'c'", "c"),
         ("set('a','b','c')", "'a,c'", "a,c"),
     ];
-    let mut tables = String::new();
+    let (mut whole, mut bounded) = (String::new(), String::new());
     for (number, (kind, value, _)) in kinds.iter().enumerate() {
         mysql.exec(&format!(
             "use {database}; set names utf8mb4; set time_zone = '+00:00'; create table t{number} (k {kind} primary key); insert into t{number} values ({value})"
         ));
-        tables += &format!("[tables.t{number}]\nmysql = \"{database}.t{number}\"\n");
+        let section = format!("[tables.t{number}]\nmysql = \"{database}.t{number}\"\n");
+        whole.push_str(&section);
+        bounded.push_str(&section);
+        bounded.push_str("cache = { max_bytes = \"64 KiB\" }\n");
     }
-    let whole = Reading::of(&mysql.config(), &tables);
-    let bounded = Reading::of(
-        &mysql.config(),
-        &tables
-            .replace("\"\n[", "\"\ncache = { max_bytes = \"64 KiB\" }\n[")
-            .replace(&format!("t{}\"\n", kinds.len() - 1), &format!("t{}\"\ncache = {{ max_bytes = \"64 KiB\" }}\n", kinds.len() - 1)),
-    );
+    let (whole, bounded) = (Reading::of(&mysql.config(), &whole), Reading::of(&mysql.config(), &bounded));
     for (number, (kind, _, key)) in kinds.iter().enumerate() {
         let table = format!("t{number}");
         let row = whole.row(&table, key).unwrap_or_else(|| panic!("{kind} {key}"));
