@@ -294,7 +294,10 @@ impl<'a> Worker<'a> {
             }
             while flowing && let Some(record) = held.ready() {
                 match self.process(session, &record.message)? {
-                    Verdict::Done => held.pop(),
+                    Verdict::Done => {
+                        held.pop();
+                        self.commit_if_due(session)?;
+                    }
                     Verdict::NeedRows => self.pin(record),
                     Verdict::Hold => break,
                     Verdict::Stop(text) => return self.halt(session, &record.message, &text),
@@ -340,9 +343,7 @@ impl<'a> Worker<'a> {
                 Polled::Nothing if flowing && !held.is_empty() => {}
                 Polled::Nothing => self.commit(session)?,
             }
-            if self.batch.is_due(Instant::now(), self.stream.limits.commit_bytes, self.stream.limits.commit_interval) {
-                self.commit(session)?;
-            }
+            self.commit_if_due(session)?;
         }
     }
 
@@ -493,6 +494,13 @@ impl<'a> Worker<'a> {
         }
         for reason in &self.outputs.dropped {
             batch::count(&mut self.batch.counts.dropped, reason);
+        }
+        Ok(())
+    }
+
+    fn commit_if_due(&mut self, session: &Session) -> Result<(), Fault> {
+        if self.batch.is_due(Instant::now(), self.stream.limits.commit_bytes, self.stream.limits.commit_interval) {
+            self.commit(session)?;
         }
         Ok(())
     }
