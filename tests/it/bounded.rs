@@ -127,7 +127,6 @@ fn twins(mysql: &Mysql, database: &str) -> String {
         create table held (id int primary key, version bigint not null);
         create table read_through (id int primary key, version bigint not null, padding varchar(400) not null default '{0}');
         insert into held values (0, 0);
-        set session cte_max_recursion_depth = {ROWS};
         insert into read_through (id, version) with recursive n as (select 1 i union all select i + 1 from n where i < {ROWS}) select i, 0 from n",
         "x".repeat(300)
     ));
