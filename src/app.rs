@@ -20,7 +20,7 @@ use crate::flow::publish::{PublishStatus, Publisher};
 use crate::flow::status::{Overview, StreamStatus};
 use crate::http;
 use crate::model::Stop;
-use crate::mysql::SourceStatus;
+use crate::mysql::{SourceStatus, read_through};
 use crate::table::Tables;
 
 /// How the daemon ended: the exit code of the process.
@@ -56,7 +56,11 @@ impl Daemon {
         let server = http::bind(&plan.http).await?;
         info!(name = plan.name, version = env!("CARGO_PKG_VERSION"), "larder {} starts as {}", env!("CARGO_PKG_VERSION"), plan.name);
 
-        let tables = Arc::new(Tables::new(plan.tables.iter().map(|t| (t.name.clone(), format!("{}.{}", t.database, t.table)))));
+        let mut tables = Tables::new(plan.tables.iter().map(|t| (t.name.clone(), format!("{}.{}", t.database, t.table))));
+        for (table, max_bytes) in plan.bounded_tables() {
+            tables = tables.bound(table, max_bytes);
+        }
+        let tables = Arc::new(tables);
         let source = plan.mysql.is_some().then(|| Arc::new(SourceStatus::default()));
         let table_name = |id: crate::model::TableId| plan.tables[id.index()].name.clone();
         let streams: Vec<_> = plan.streams.iter().map(|s| Arc::new(StreamStatus::new(s, table_name))).collect();
@@ -82,6 +86,7 @@ impl Daemon {
             let running = server.run(Arc::clone(&overview), daemon.stop_http.subscribe());
             daemon.spawn("http", &sender, running);
         }
+        let rows_of = source.clone();
         if let Some(source) = source {
             let auditor = Auditor { plan: Arc::clone(&plan), tables: Arc::clone(&tables), source: Arc::clone(&source), audits };
             let stop = daemon.stop_capture.subscribe();
@@ -100,6 +105,12 @@ impl Daemon {
         }
         if let Some(publisher) = Publisher::new(Arc::clone(&plan), Arc::clone(&tables), published, Arc::clone(&daemon.stop_streams)) {
             daemon.spawn_thread("publisher", &sender, move || publisher.run())?;
+        }
+        if let Some(source) = rows_of
+            && plan.bounded_tables().next().is_some()
+        {
+            let running = read_through::run(Arc::clone(&plan), Arc::clone(&tables), source, daemon.stop_capture.subscribe());
+            daemon.spawn("read-through", &sender, running);
         }
         for (stream, status) in plan.streams.iter().zip(streams) {
             let stream = Stream {
@@ -192,7 +203,7 @@ impl Daemon {
     /// Streams, capture, HTTP, each awaited before the next. Returns the first thing that went wrong on the way.
     async fn stop(&mut self) -> Option<Stop> {
         self.stop_streams.store(true, Ordering::Release);
-        let streams = self.wait_until_ended(|part| !["capture", "audit", "http"].contains(&part)).await;
+        let streams = self.wait_until_ended(|part| !["capture", "audit", "read-through", "http"].contains(&part)).await;
         // Who watches these may have ended already.
         let _ = self.stop_capture.send(true);
         let capture = self.wait_until_ended(|part| part != "http").await;

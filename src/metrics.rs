@@ -45,6 +45,8 @@ metrics! {
     TABLE_READY: Gauge "larder_table_ready" "1 when joins may use the table; label `table`";
     SNAPSHOT_ROWS: Counter "larder_snapshot_rows" "Rows read by snapshots, those of tables read again counted again; label `table`";
     SNAPSHOT_REMAINING: Gauge "larder_snapshot_remaining_seconds" "Estimate of the time until the snapshot under way has read the table; 0 without one; label `table`";
+    CACHE_MISSES: Counter "larder_table_cache_misses" "Rows of bounded tables read from MySQL because they were not in memory; label `table`";
+    CACHE_EVICTIONS: Counter "larder_table_cache_evictions" "Rows of bounded tables that made room for others; label `table`";
     PUBLISH_ELECTED: Gauge "larder_publish_elected" "1 while this instance is the one that publishes changes";
     PUBLISH_CHANGES: Counter "larder_publish_changes" "Changes and rows of snapshots published; label `table`";
     PUBLISH_LAG: Gauge "larder_publish_lag_seconds" "Seconds between now and the commit of the last MySQL transaction published; 0 when nothing is waiting";
@@ -124,6 +126,9 @@ impl Collector for Reader {
         let finished = audits.iter().filter_map(|audit| Some(([("table", audit.table.as_str())], audit.finished? as f64)));
         gauge(&mut encoder, &AUDIT_TIMESTAMP, finished)?;
 
+        let caches = || tables.iter().filter_map(|t| Some((t.name.as_str(), t.cache?)));
+        counter(&mut encoder, &CACHE_MISSES, caches().map(|(name, counts)| ([("table", name)], counts.misses)))?;
+        counter(&mut encoder, &CACHE_EVICTIONS, caches().map(|(name, counts)| ([("table", name)], counts.evictions)))?;
         if let Some(publisher) = publisher {
             single(&mut encoder, &PUBLISH_ELECTED, &ConstGauge::new(f64::from(u8::from(publisher.is_elected()))))?;
             let published = (0_u16..).zip(&plan.tables).filter(|(_, table)| table.publish.is_some());

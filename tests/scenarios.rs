@@ -193,6 +193,7 @@ impl World {
         match enricher.process(&input, &self.tables.view(), &mut shown) {
             Verdict::Done => {}
             Verdict::Hold => shown.line("hold"),
+            Verdict::NeedRows => panic!("no table of a scenario is bounded"),
             Verdict::Stop(message) => shown.line(&format!("stop {message}")),
         }
         shown.text

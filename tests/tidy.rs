@@ -40,6 +40,7 @@ const PURE: &[&str] = &[
     "mysql/event.rs",
     "mysql/json.rs",
     "mysql/json_diff.rs",
+    "mysql/keys.rs",
     "mysql/render.rs",
     "mysql/result.rs",
     "mysql/statement.rs",

@@ -37,6 +37,9 @@ pub fn describe(plan: &Plan) -> String {
         if let Some(publish) = &table.publish {
             line(2, "publish", &publish_text(publish));
         }
+        if let Some(max_bytes) = table.cache {
+            line(2, "rows", &format!("up to {} in memory, the others read from MySQL when they are needed", show_size(max_bytes)));
+        }
         for (column, key) in &table.needed {
             line(2, &format!("needs {column}"), &format!("for {key}"));
         }
@@ -139,6 +142,7 @@ fn table(table: &TablePlan) -> Value {
         "invalid_text": table.invalid_text.shown(),
         "publish": table.publish.as_ref().map(publish),
         "audit": table.audit.map(show_duration),
+        "cache": table.cache.map(|max_bytes| json!({ "max_bytes": show_size(max_bytes) })),
         "needed": table.needed.iter().map(|(column, key)| json!({ "column": column, "by": key })).collect::<Vec<_>>(),
     })
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::secret::Secret;
 use crate::join::StreamPlan;
+use crate::model::TableId;
 
 #[derive(Debug)]
 pub struct Plan {
@@ -93,10 +94,20 @@ pub struct TablePlan {
     pub publish: Option<PublishPlan>,
     /// How often the table is compared with MySQL; `None`: only when asked for.
     pub audit: Option<Duration>,
+    /// Bytes of rows held at most, the others read from MySQL when they are needed; `None`: the table is held whole.
+    pub cache: Option<u64>,
     /// Columns that templates and joins name, each with the dotted configuration key that needs it.
     pub needed: Vec<(String, String)>,
     /// How many key values each join gives, with its dotted configuration key: as many as the key has columns.
     pub key_widths: Vec<(usize, String)>,
+}
+
+impl Plan {
+    /// Tables that are not held whole, each with the bytes of rows it may hold.
+    pub fn bounded_tables(&self) -> impl Iterator<Item = (TableId, u64)> {
+        let tables = self.tables.iter().zip(0_u16..);
+        tables.filter_map(|(table, index)| table.cache.map(|max_bytes| (TableId(index), max_bytes)))
+    }
 }
 
 impl TablePlan {
@@ -114,6 +125,7 @@ impl TablePlan {
             invalid_text: InvalidText::Stop,
             publish: None,
             audit: None,
+            cache: None,
             needed: Vec::new(),
             key_widths: Vec::new(),
         }

@@ -26,7 +26,7 @@ use crate::mysql::preconditions::{self, ServerInfo};
 use crate::mysql::render::Shape;
 use crate::mysql::rows::JsonMaker;
 use crate::mysql::snapshot::Views;
-use crate::table::Tables;
+use crate::table::{Tables, Unreadable};
 
 /// Connections lost within this time of their start count as quick.
 const QUICK: Duration = Duration::from_secs(30);
@@ -167,6 +167,11 @@ impl Capture {
                 }
             };
             self.tables.begin_snapshot(table, Arc::clone(shape.row_schema()));
+            if plan.cache.is_some() {
+                // Its rows are read when joins ask for them.
+                assembler.loaded(table, info.schema, views.until.clone());
+                continue;
+            }
             match load::load(views, table, plan, &info, &self.tables).await? {
                 Loaded::Whole { rows, counts } => {
                     self.status.count_rows(counts);
@@ -340,9 +345,13 @@ impl Capture {
             if self.status.resnapshots.are_waiting() {
                 return self.resnapshot(assembler).await;
             }
+            if self.tables.awaits_stream() {
+                self.reached(assembler);
+            }
             let next = match binlog.poll_now() {
                 Some(next) => next,
                 None => {
+                    self.reached(assembler);
                     self.status.set_idle(assembler.position());
                     let next = tokio::select! {
                         next = binlog.next() => next,
@@ -363,6 +372,14 @@ impl Capture {
                 return Ended::Broken(error);
             }
             self.status.count(assembler.take_tally());
+        }
+    }
+
+    /// Tells the bounded tables how far the stream is; every step before was done.
+    fn reached(&self, assembler: &mut Assembler<JsonMaker>) {
+        let Some(here) = assembler.reached() else { return };
+        for (table, Unreadable { reason, message }) in self.tables.reached(here) {
+            self.stop(assembler, table, reason, message);
         }
     }
 

@@ -6,6 +6,9 @@
 //!       │                 └── any error whose outcome is unknown: new session (promise W9)
 //! ```
 //!
+//! Records whose rows are in bounded tables and not in memory are held in order. Meanwhile the worker polls ahead and asks for the
+//! rows of the records behind them too, so that one SELECT reads the rows of many. When MySQL does not answer, the partitions wait.
+//!
 //! What always holds: a record's outputs, dead letters and offset are in one transaction; nothing is sent while the tables are
 //! locked; what is counted was committed.
 
@@ -29,8 +32,8 @@ use crate::kafka::producer::{Outgoing, SendError};
 use crate::kafka::record::{self, Death};
 use crate::kafka::session::{Polled, Session, Settings};
 use crate::kafka::topics::Topics;
-use crate::model::{Reason, Stop};
-use crate::table::{State, Tables};
+use crate::model::{Reason, Stop, TableId};
+use crate::table::{Pins, State, Tables};
 
 /// One stream and all it needs to run.
 #[derive(Clone)]
@@ -159,6 +162,25 @@ struct Worker<'a> {
     joined: bool,
     /// Set by a commit: the next fault begins a new series of waits.
     healthy: bool,
+    /// Joins with a bounded table: rows may have to be read first.
+    reads_through: bool,
+    /// Since when the record that is next waits for a row, and of which table.
+    awaited_row: Option<(Instant, TableId)>,
+}
+
+/// Records polled and not joined yet, in order.
+#[derive(Default)]
+struct Held<'s> {
+    records: VecDeque<HeldRecord<'s>>,
+    bytes: usize,
+}
+
+struct HeldRecord<'s> {
+    message: BorrowedMessage<'s>,
+    /// Rows of bounded tables that it needs.
+    pins: Option<Pins>,
+    /// It was the next record already when its rows were not in memory: they are read before those of others.
+    urged: bool,
 }
 
 impl<'a> Worker<'a> {
@@ -175,6 +197,8 @@ impl<'a> Worker<'a> {
             partitions: Vec::new(),
             joined: false,
             healthy: false,
+            reads_through: stream.plan.joins.iter().any(|join| stream.tables.view().is_bounded(join.table)),
+            awaited_row: None,
         }
     }
 
@@ -251,12 +275,13 @@ impl<'a> Worker<'a> {
     /// The loop: what can wake it is a record, a rebalance, silence, the gate or the end.
     fn flow(&mut self, session: &Session) -> Result<End, Fault> {
         let mut flowing = false;
-        let mut held: VecDeque<BorrowedMessage<'_>> = VecDeque::new();
+        let mut held = Held::default();
         loop {
             if self.is_stopping() {
                 self.commit(session)?;
                 return Ok(End::Stopped);
             }
+            self.await_row(&held);
             let open = self.gate();
             if open != flowing {
                 self.commit(session)?;
@@ -267,20 +292,38 @@ impl<'a> Worker<'a> {
                 }
                 flowing = open;
             }
-            while flowing && let Some(message) = held.front() {
-                match self.process(session, message)? {
-                    Verdict::Done => held.pop_front(),
+            while flowing && let Some(record) = held.ready() {
+                match self.process(session, &record.message)? {
+                    Verdict::Done => {
+                        held.pop();
+                        self.commit_if_due(session)?;
+                    }
+                    Verdict::NeedRows => self.pin(record),
                     Verdict::Hold => break,
-                    Verdict::Stop(text) => return self.halt(session, message, &text),
-                };
+                    Verdict::Stop(text) => return self.halt(session, &record.message, &text),
+                }
             }
-            match session.poll(self.patience(flowing))? {
+            let polled = if flowing && held.is_full(self.stream.limits.commit_bytes) {
+                // When there is no room for long, the gate is shut, and polling goes on.
+                std::thread::sleep(DRAINED);
+                Polled::Nothing
+            } else {
+                session.poll(self.patience(flowing, !held.is_empty()))?
+            };
+            match polled {
                 Polled::Record(message) if flowing && held.is_empty() => match self.process(session, &message)? {
                     Verdict::Done => {}
-                    Verdict::Hold => held.push_back(message),
+                    Verdict::Hold => held.push(message, None),
+                    Verdict::NeedRows => {
+                        held.push(message, None);
+                        held.records.iter_mut().for_each(|record| self.pin(record));
+                    }
                     Verdict::Stop(text) => return self.halt(session, &message, &text),
                 },
-                Polled::Record(message) => held.push_back(message),
+                Polled::Record(message) => {
+                    let pins = if flowing { self.look_ahead(&message) } else { None };
+                    held.push(message, pins);
+                }
                 Polled::Rebalance => {
                     if session.assignment_lost() {
                         // Answering would make the library join again, under the id that another process may have by now.
@@ -288,7 +331,7 @@ impl<'a> Worker<'a> {
                     }
                     self.commit(session)?;
                     self.rebalance(session)?;
-                    held.retain(|message| self.partitions.contains(&message.partition()));
+                    held.retain(&self.partitions);
                     flowing = self.gate();
                     if flowing {
                         session.resume()?;
@@ -296,11 +339,11 @@ impl<'a> Worker<'a> {
                         session.pause()?;
                     }
                 }
+                // While records wait for rows the input is not drained.
+                Polled::Nothing if flowing && !held.is_empty() => {}
                 Polled::Nothing => self.commit(session)?,
             }
-            if self.batch.is_due(Instant::now(), self.stream.limits.commit_bytes, self.stream.limits.commit_interval) {
-                self.commit(session)?;
-            }
+            self.commit_if_due(session)?;
         }
     }
 
@@ -316,30 +359,56 @@ impl<'a> Worker<'a> {
                 _ => format!("table of join {} is being read", join.name),
             })
         };
+        let awaited = awaited.or_else(|| match self.awaited_row {
+            Some((since, table)) if since.elapsed() > PATIENCE_FOR_ROWS => {
+                let join = plan.joins.iter().find(|join| join.table == table);
+                Some(format!("a row of the table of join {} from MySQL", join.map_or("", |join| &join.name)))
+            }
+            _ => None,
+        });
         status.set_awaited(awaited.as_deref());
         awaited.is_none() && !status.is_paused()
     }
 
     /// How long a poll may wait: briefly while a transaction is open, because silence commits it.
-    fn patience(&self, flowing: bool) -> Duration {
-        match (self.batch.is_open(), flowing) {
+    fn patience(&self, flowing: bool, holding: bool) -> Duration {
+        match (self.batch.is_open() || holding && flowing, flowing) {
             (true, _) => DRAINED,
             (false, true) => IDLE,
             (false, false) => HELD,
         }
     }
 
+    /// Notes whether the next record waits for a row of a bounded table.
+    fn await_row(&mut self, held: &Held<'_>) {
+        let table = held.records.front().and_then(|record| record.pins.as_ref()?.unknown());
+        self.awaited_row = table.map(|table| (self.awaited_row.map_or_else(Instant::now, |(since, _)| since), table));
+    }
+
+    /// Asks for the rows that the record just processed does not find in memory.
+    fn pin(&mut self, record: &mut HeldRecord<'_>) {
+        let wanted = self.enricher.take_wanted();
+        match &mut record.pins {
+            Some(pins) => pins.add(wanted),
+            None => record.pins = Some(self.stream.tables.pin(wanted)),
+        }
+        record.urged = false;
+    }
+
+    /// Asks for the rows that a later record will not find in memory.
+    fn look_ahead(&mut self, message: &BorrowedMessage<'_>) -> Option<Pins> {
+        if !self.reads_through {
+            return None;
+        }
+        self.enricher.look_ahead(&self.input(message), &self.stream.tables.view());
+        let wanted = self.enricher.take_wanted();
+        (!wanted.is_empty()).then(|| self.stream.tables.pin(wanted))
+    }
+
     fn process(&mut self, session: &Session, message: &BorrowedMessage<'_>) -> Result<Verdict, Fault> {
         self.outputs.clear();
-        let timestamp_ms = message.timestamp().to_millis();
-        let input = Input {
-            topic: &self.stream.plan.from,
-            partition: message.partition(),
-            offset: message.offset(),
-            timestamp_ms,
-            key: message.key(),
-            value: message.payload(),
-        };
+        let input = self.input(message);
+        let timestamp_ms = input.timestamp_ms;
         let at = {
             let view = self.stream.tables.view();
             match self.enricher.process(&input, &view, &mut self.outputs) {
@@ -363,6 +432,20 @@ impl<'a> Worker<'a> {
         self.send(session, message, &at)?;
         self.batch.add(message.partition(), message.offset(), timestamp_ms, self.outputs.size());
         Ok(Verdict::Done)
+    }
+
+    fn input<'m>(&self, message: &'m BorrowedMessage<'_>) -> Input<'m>
+    where
+        'a: 'm,
+    {
+        Input {
+            topic: &self.stream.plan.from,
+            partition: message.partition(),
+            offset: message.offset(),
+            timestamp_ms: message.timestamp().to_millis(),
+            key: message.key(),
+            value: message.payload(),
+        }
     }
 
     /// Hands outputs and dead letters of one record to the producer.
@@ -411,6 +494,13 @@ impl<'a> Worker<'a> {
         }
         for reason in &self.outputs.dropped {
             batch::count(&mut self.batch.counts.dropped, reason);
+        }
+        Ok(())
+    }
+
+    fn commit_if_due(&mut self, session: &Session) -> Result<(), Fault> {
+        if self.batch.is_due(Instant::now(), self.stream.limits.commit_bytes, self.stream.limits.commit_interval) {
+            self.commit(session)?;
         }
         Ok(())
     }
@@ -503,6 +593,52 @@ const DRAINED: Duration = Duration::from_millis(1);
 const IDLE: Duration = Duration::from_millis(100);
 /// While nothing may flow, the gate is looked at this often.
 const HELD: Duration = Duration::from_millis(10);
+/// A row that MySQL has not given after so long shuts the gate; to pause and go on again costs a second.
+const PATIENCE_FOR_ROWS: Duration = Duration::from_secs(2);
+/// Records held while rows of bounded tables are read; more in one SELECT make it no cheaper per row.
+const LOOK_AHEAD: usize = 256;
+
+impl<'s> Held<'s> {
+    fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    /// The next record, if the rows it waits for are in memory; they are urgent otherwise.
+    fn ready(&mut self) -> Option<&mut HeldRecord<'s>> {
+        let record = self.records.front_mut()?;
+        if let Some(pins) = &record.pins
+            && !pins.are_known()
+        {
+            if !std::mem::replace(&mut record.urged, true) {
+                // What others look ahead for must not take the room that this record waits for.
+                pins.urge();
+            }
+            return None;
+        }
+        Some(record)
+    }
+
+    fn is_full(&self, most_bytes: usize) -> bool {
+        self.records.len() >= LOOK_AHEAD || self.bytes >= most_bytes
+    }
+
+    fn push(&mut self, message: BorrowedMessage<'s>, pins: Option<Pins>) {
+        self.bytes += message.payload_len();
+        self.records.push_back(HeldRecord { message, pins, urged: false });
+    }
+
+    fn pop(&mut self) {
+        if let Some(record) = self.records.pop_front() {
+            self.bytes -= record.message.payload_len();
+        }
+    }
+
+    /// Forgets the records of partitions that are no longer ours.
+    fn retain(&mut self, partitions: &[i32]) {
+        self.records.retain(|record| partitions.contains(&record.message.partition()));
+        self.bytes = self.records.iter().map(|record| record.message.payload_len()).sum();
+    }
+}
 
 /// Writes a dead letter: key and bytes unchanged, or a reference where they cannot be carried.
 fn bury(session: &Session, topic: &str, bound: usize, message: &BorrowedMessage<'_>, death: &Death<'_>) -> Result<(), Fault> {

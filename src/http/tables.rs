@@ -9,13 +9,14 @@ use axum::response::{IntoResponse, Response};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::Site;
 use super::error::Error;
 use crate::flow::status::{Overview, time_left};
-use crate::model::Key;
 use crate::model::row::write_string;
-use crate::table::{self, Lookup};
+use crate::model::{Key, TableId};
+use crate::table::{self, Lookup, Tables};
 
 pub async fn list(State(site): State<Arc<Site>>) -> Json<Value> {
     Json(json!({ "tables": describe(&site.overview) }))
@@ -66,20 +67,52 @@ pub async fn resnapshot(State(site): State<Arc<Site>>, Path(name): Path<String>)
     Ok((StatusCode::ACCEPTED, Json(described)))
 }
 
-/// One row as the joins see it, with the position it belongs to.
+/// One row as the joins see it, with the position it belongs to; of a bounded table it is read from MySQL if need be.
 pub async fn row(State(site): State<Arc<Site>>, path: Result<Path<(String, String)>, PathRejection>) -> Result<Response, Error> {
     let Path((name, key)) = path.map_err(|rejection| Error::bad_parameter(rejection.body_text()))?;
-    let view = site.overview.tables.view();
-    let table = view.find(&name).ok_or_else(|| Error::not_found(format!("no table \"{name}\"; GET /api/tables lists them")))?;
-    let key = key_bytes(&key, view.schema(table).key.len())?;
+    let mut pins = None;
+    let deadline = Instant::now() + PATIENCE_FOR_ROW;
+    loop {
+        match look_up(&site.overview.tables, &name, &key)? {
+            Found::Row(response) => return Ok(response),
+            Found::Unknown(table, key) => match &pins {
+                None => {
+                    let asked = site.overview.tables.pin(vec![(table, key)]);
+                    asked.urge();
+                    pins = Some(asked);
+                }
+                Some(_) if Instant::now() > deadline => {
+                    return Err(Error::unavailable(format!("MySQL did not give the row of table {name} in time")));
+                }
+                Some(_) => tokio::time::sleep(LOOK_AGAIN).await,
+            },
+        }
+    }
+}
+
+/// Longest wait for a row of a bounded table, and how often it is looked for meanwhile.
+const PATIENCE_FOR_ROW: Duration = Duration::from_secs(5);
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
+
+enum Found {
+    Row(Response),
+    /// To be read from MySQL.
+    Unknown(TableId, Key),
+}
+
+fn look_up(tables: &Tables, name: &str, key: &str) -> Result<Found, Error> {
+    let view = tables.view();
+    let table = view.find(name).ok_or_else(|| Error::not_found(format!("no table \"{name}\"; GET /api/tables lists them")))?;
+    let key = key_bytes(key, view.schema(table).key.len())?;
     match view.lookup(table, &key) {
         Lookup::Row(row) => {
             let mut response = ([(CONTENT_TYPE, "application/json")], row.json().to_vec()).into_response();
             if let Ok(position) = HeaderValue::from_str(&view.position().to_string()) {
                 response.headers_mut().insert("larder-position", position);
             }
-            Ok(response)
+            Ok(Found::Row(response))
         }
+        Lookup::Unknown => Ok(Found::Unknown(table, Key::new(key))),
         Lookup::Missing => Err(Error::not_found(format!("table {name} has no row {}", String::from_utf8_lossy(&key)))),
         Lookup::NotReady => Err(Error::unavailable(match view.state(table) {
             table::State::Stopped { reason, message } => format!("table {name} is stopped, {reason}: {message}"),

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use super::form::Form;
-use super::lookup::Join;
+use super::lookup::{Find, Join};
 use super::path::Meta;
 use super::program::{Columns, MetaTexts, Moment, Places, Unfit};
 use super::shape::{Each, Found, Shape, Whole};
 use super::{Bad, Missing, StreamPlan};
-use crate::model::Row;
-use crate::table::View;
+use crate::model::{Key, TableId};
+use crate::table::{RowRef, View};
 
 /// One Kafka message, borrowed.
 #[derive(Debug, Clone, Copy)]
@@ -40,6 +40,9 @@ pub enum Verdict {
     Done,
     /// A table the joins need is not ready: nothing was written, try the record again later.
     Hold,
+    /// Rows of bounded tables are not in memory ([`Enricher::take_wanted`]): throw away what was written, and try the record again when
+    /// they are.
+    NeedRows,
     /// `bad = "stop"`: the stream stops here, with this message; nothing was written.
     Stop(String),
 }
@@ -62,8 +65,25 @@ pub struct Enricher {
     wanted_meta: Vec<Meta>,
     found: Found,
     meta: MetaTexts,
-    key_buffer: Vec<u8>,
+    finder: Finder,
     lookups: Vec<Lookups>,
+}
+
+/// Looks up the rows of a record.
+struct Finder {
+    key_buffer: Vec<u8>,
+    /// Of this record, by join.
+    lookups: Vec<Lookups>,
+    /// Keys of bounded tables that are not in memory. While there are any nothing more is made of the record.
+    wanted: Vec<(TableId, Key)>,
+}
+
+/// What the look-ups of one output came to.
+enum Looked {
+    Complete,
+    Unknown,
+    Drop,
+    DeadLetter(String),
 }
 
 /// Why a whole record is bad.
@@ -78,13 +98,13 @@ impl Enricher {
         Self {
             joins: plan.joins.iter().map(|join| Join::new(join, &mut places)).collect(),
             form: Form::new(&plan, &mut places),
+            finder: Finder { key_buffer: Vec::new(), lookups: vec![Lookups::default(); plan.joins.len()], wanted: Vec::new() },
             lookups: vec![Lookups::default(); plan.joins.len()],
             columns: places.columns.into_iter().map(Columns::new).collect(),
             shape: places.shape,
             wanted_meta: places.meta,
             found: Found::default(),
             meta: MetaTexts::default(),
-            key_buffer: Vec::new(),
             plan,
         }
     }
@@ -93,7 +113,8 @@ impl Enricher {
         &self.plan
     }
 
-    /// Makes a record's outputs from the rows of one view. Nothing is written before all that can hold or stop is checked.
+    /// Makes a record's outputs from the rows of one view. Nothing is written before all that can hold or stop is checked; only with
+    /// [`Verdict::NeedRows`] something may have been.
     pub fn process(&mut self, input: &Input<'_>, view: &View<'_>, out: &mut impl Output) -> Verdict {
         if self.plan.joins.iter().any(|join| !view.is_ready(join.table)) {
             return Verdict::Hold;
@@ -105,18 +126,55 @@ impl Enricher {
             Ok(record) => record,
             Err(bad) => return self.refuse(input, &bad, out),
         };
+        self.finder.begin();
         let mut rows = vec![None; self.joins.len()];
-        if self.plan.each.is_none() {
-            self.element(input, record, None, view, &mut rows, out);
-        } else if self.found.elements == 0 {
+        if self.plan.each.is_some() && self.found.elements == 0 {
             out.drop(None, "empty");
-        } else {
-            for element in 0..self.found.elements {
-                let element = u32::try_from(element).expect("a record below 4 GiB has fewer elements");
-                self.element(input, record, Some(element), view, &mut rows, out);
-            }
+        }
+        for element in self.elements() {
+            self.element(input, record, element, view, &mut rows, out);
+        }
+        if !self.finder.wanted.is_empty() {
+            return Verdict::NeedRows;
+        }
+        for (total, more) in self.lookups.iter_mut().zip(&self.finder.lookups) {
+            total.hits += more.hits;
+            total.misses += more.misses;
         }
         Verdict::Done
+    }
+
+    /// Looks up a record's rows without making anything of them, so that [`Enricher::take_wanted`] gives the keys it will need. There
+    /// may be more when these are known, where a join takes its key from the row of another.
+    pub fn look_ahead(&mut self, input: &Input<'_>, view: &View<'_>) {
+        self.finder.begin();
+        if self.plan.joins.iter().any(|join| !view.is_ready(join.table)) || self.follow_schemas(view).is_err() {
+            return;
+        }
+        let Ok(record) = self.read(input) else { return };
+        let mut rows = vec![None; self.joins.len()];
+        for element in self.elements() {
+            let mut index = itoa::Buffer::new();
+            let index = index.format(element.unwrap_or(0)).as_bytes();
+            let (found, meta, columns) = (&self.found, &self.meta, self.columns.as_slice());
+            let start = Moment { record, found, element: element.unwrap_or(0) as usize, index, meta, rows: &[], columns };
+            self.finder.find(&self.joins, &self.plan, &start, view, &mut rows);
+        }
+    }
+
+    /// Keys of bounded tables, each once, that the last record needs and that are not in memory.
+    pub fn take_wanted(&mut self) -> Vec<(TableId, Key)> {
+        let mut wanted = std::mem::take(&mut self.finder.wanted);
+        wanted.sort_unstable();
+        wanted.dedup();
+        wanted
+    }
+
+    /// The outputs to make of the record just read.
+    fn elements(&self) -> impl Iterator<Item = Option<u32>> + use<> {
+        let (each, count) = (self.plan.each.is_some(), self.found.elements);
+        let count = if each { u32::try_from(count).expect("a record below 4 GiB has fewer elements") } else { 1 };
+        (0..count).map(move |element| each.then_some(element))
     }
 
     /// Look-ups per join since the last call, in order of the joins.
@@ -192,28 +250,70 @@ impl Enricher {
         record: &[u8],
         element: Option<u32>,
         view: &'v View<'_>,
-        rows: &mut [Option<&'v Row>],
+        rows: &mut [Option<RowRef<'v>>],
         out: &mut impl Output,
     ) {
         let mut index = itoa::Buffer::new();
         let index = index.format(element.unwrap_or(0)).as_bytes();
         let (found, meta, columns) = (&self.found, &self.meta, self.columns.as_slice());
         let start = Moment { record, found, element: element.unwrap_or(0) as usize, index, meta, rows: &[], columns };
-        rows.fill(None);
-        for (at, (join, plan)) in self.joins.iter().zip(&self.plan.joins).enumerate() {
-            let moment = Moment { rows, ..start };
-            let row = join.find(plan, &moment, view, &mut self.key_buffer);
-            let lookups = &mut self.lookups[at];
-            *(if row.is_some() { &mut lookups.hits } else { &mut lookups.misses }) += 1;
-            match (row, plan.missing) {
-                (Some(_), _) | (None, Missing::Null) => rows[at] = row,
-                (None, Missing::Drop) => return out.drop(element, "missing-row"),
-                (None, Missing::DeadLetter) => return out.dead_letter(element, "join", "missing-row", &join.miss(plan, &moment)),
-            }
+        let looked = self.finder.find(&self.joins, &self.plan, &start, view, rows);
+        if !self.finder.wanted.is_empty() {
+            return;
+        }
+        match looked {
+            Looked::Complete | Looked::Unknown => {}
+            Looked::Drop => return out.drop(element, "missing-row"),
+            Looked::DeadLetter(message) => return out.dead_letter(element, "join", "missing-row", &message),
         }
         let moment = Moment { rows, ..start };
         if let Err(Unfit { label, refusal }) = self.form.write(&self.plan, input, element, &moment, out) {
             out.dead_letter(element, "shape", "bad-shape", &format!("`{label}` {refusal}"));
         }
+    }
+}
+
+// === impl Finder ===
+
+impl Finder {
+    /// Begins a record.
+    fn begin(&mut self) {
+        self.lookups.fill(Lookups::default());
+        self.wanted.clear();
+    }
+
+    /// The look-ups of one output in order; `rows` has one place per join.
+    fn find<'v>(
+        &mut self,
+        joins: &[Join],
+        plan: &StreamPlan,
+        start: &Moment<'_>,
+        view: &'v View<'_>,
+        rows: &mut [Option<RowRef<'v>>],
+    ) -> Looked {
+        rows.fill(None);
+        let mut looked = Looked::Complete;
+        for (at, (join, plan)) in joins.iter().zip(&plan.joins).enumerate() {
+            let moment = Moment { rows, ..*start };
+            let row = match join.find(plan, &moment, view, &mut self.key_buffer) {
+                Find::Row(row) => Some(row),
+                Find::Missing => None,
+                Find::Unknown(key) => {
+                    self.wanted.push((plan.table, key));
+                    // Joins whose keys do not depend on this row are looked up all the same: one SELECT less to wait for.
+                    looked = Looked::Unknown;
+                    continue;
+                }
+            };
+            let lookups = &mut self.lookups[at];
+            *(if row.is_some() { &mut lookups.hits } else { &mut lookups.misses }) += 1;
+            match (row, plan.missing) {
+                (Some(row), _) => rows[at] = Some(row),
+                (None, Missing::Null) => {}
+                (None, Missing::Drop) => return Looked::Drop,
+                (None, Missing::DeadLetter) => return Looked::DeadLetter(join.miss(plan, &moment)),
+            }
+        }
+        looked
     }
 }

@@ -5,8 +5,17 @@ use std::fmt::Write as _;
 use super::JoinPlan;
 use super::program::{Moment, Places, Source};
 use crate::model::row::write_string;
-use crate::model::{ColumnType, KeyKind, Row, Schema};
-use crate::table::{Lookup, View};
+use crate::model::{ColumnType, Key, KeyKind, Schema};
+use crate::table::{Lookup, RowRef, View};
+
+/// What a look-up of a join came to.
+pub(super) enum Find<'v> {
+    Row(RowRef<'v>),
+    /// Known to be absent, or the values are no key (contract E4).
+    Missing,
+    /// Not in memory: this key of a bounded table must be read first.
+    Unknown(Key),
+}
 
 /// One join of a stream.
 pub(super) struct Join {
@@ -40,31 +49,26 @@ impl Join {
         ))
     }
 
-    /// The row for this moment; `None` when it is known to be absent, or the values are no key (contract E4).
-    pub fn find<'v>(&self, plan: &JoinPlan, moment: &Moment<'_>, view: &'v View<'_>, buffer: &mut Vec<u8>) -> Option<&'v Row> {
-        let lookup = match (self.key.as_slice(), self.parts.as_slice()) {
-            ([source], [part]) => {
-                let key = part.kind.text(moment.fragment(source))?;
-                view.lookup(plan.table, &key)
-            }
-            (sources, parts) => {
-                buffer.clear();
-                buffer.push(b'[');
-                for (at, (source, part)) in sources.iter().zip(parts).enumerate() {
-                    if at > 0 {
-                        buffer.push(b',');
-                    }
-                    part.write(moment.fragment(source), buffer)?;
-                }
-                buffer.push(b']');
-                view.lookup(plan.table, buffer)
-            }
-        };
-        match lookup {
-            Lookup::Row(row) => Some(row),
-            // Readiness was checked in this very view.
-            Lookup::Missing | Lookup::NotReady => None,
+    /// The row for this moment.
+    pub fn find<'v>(&self, plan: &JoinPlan, moment: &Moment<'_>, view: &'v View<'_>, buffer: &mut Vec<u8>) -> Find<'v> {
+        if let ([source], [part]) = (self.key.as_slice(), self.parts.as_slice()) {
+            return match part.kind.text(moment.fragment(source)) {
+                Some(key) => look_up(plan, view, &key),
+                None => Find::Missing,
+            };
         }
+        buffer.clear();
+        buffer.push(b'[');
+        for (at, (source, part)) in self.key.iter().zip(&self.parts).enumerate() {
+            if at > 0 {
+                buffer.push(b',');
+            }
+            if part.write(moment.fragment(source), buffer).is_none() {
+                return Find::Missing;
+            }
+        }
+        buffer.push(b']');
+        look_up(plan, view, buffer)
     }
 
     /// The message of a dead letter: what was looked for, cut to a readable length.
@@ -78,6 +82,15 @@ impl Join {
             write!(message, " {shown}{cut}").expect("writing to memory does not fail");
         }
         message
+    }
+}
+
+fn look_up<'v>(plan: &JoinPlan, view: &'v View<'_>, key: &[u8]) -> Find<'v> {
+    match view.lookup(plan.table, key) {
+        Lookup::Row(row) => Find::Row(row),
+        Lookup::Unknown => Find::Unknown(Key::new(key)),
+        // Readiness was checked in this very view.
+        Lookup::Missing | Lookup::NotReady => Find::Missing,
     }
 }
 

@@ -12,9 +12,10 @@ use super::path::{Meta, Path, Root};
 use super::reader;
 use super::shape::{Found, Shape};
 use super::template::{Part, Template};
+use crate::model::Schema;
 use crate::model::key::text_of;
 use crate::model::row::write_string;
-use crate::model::{Row, Schema};
+use crate::table::RowRef;
 
 const NULL: &[u8] = b"null";
 
@@ -203,7 +204,7 @@ pub(super) struct Moment<'a> {
     pub index: &'a [u8],
     pub meta: &'a MetaTexts,
     /// By join; `None` for a miss and for joins that come later.
-    pub rows: &'a [Option<&'a Row>],
+    pub rows: &'a [Option<RowRef<'a>>],
     pub columns: &'a [Columns],
 }
 
@@ -216,7 +217,7 @@ impl<'a> Moment<'a> {
             Source::Item { slot } => self.found.item(self.element, *slot).of(self.record),
             Source::Index => Some(self.index),
             Source::Meta(meta) => Some(self.meta.0[*meta as usize].as_slice()),
-            Source::Row { join } => self.rows[*join].map(Row::json),
+            Source::Row { join } => self.rows[*join].as_ref().map(|row| row.json()),
             Source::Column { join, column } => self.column(*join, *column),
             Source::Below { join, column, steps } => self.column(*join, *column).and_then(|json| reader::find(json, steps)),
         };
@@ -225,14 +226,14 @@ impl<'a> Moment<'a> {
 
     #[inline]
     fn column(&self, join: usize, column: usize) -> Option<&'a [u8]> {
-        self.rows[join]?.column(self.columns[join].index(column)?)
+        self.rows[join].as_ref()?.column(self.columns[join].index(column)?)
     }
 
     /// The columns from `first` on, `more` of them after it, with the names between.
     #[inline]
     fn columns(&self, join: usize, first: usize, more: usize) -> Option<&'a [u8]> {
         let index = self.columns[join].index(first)?;
-        self.rows[join]?.columns(index, index + more)
+        self.rows[join].as_ref()?.columns(index, index + more)
     }
 }
 

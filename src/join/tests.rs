@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::path::Scope;
 use super::*;
-use crate::model::{Column, ColumnType, Key, RowBuilder, Schema};
+use crate::model::{Change, Column, ColumnType, Key, Position, RowBuilder, Schema, Transaction};
 use crate::table::Tables;
 
 const PRODUCT: TableId = TableId(0);
@@ -240,4 +240,55 @@ proptest! {
             }
         }
     }
+}
+
+/// Products are bounded, and so are the makers, whose key is the product's name: two rounds of reading, and nothing is counted before all is there.
+#[test]
+fn a_record_waits_for_all_rows_it_needs() {
+    let column = |name: &str| Column { name: name.to_owned(), kind: ColumnType::Text { collation: 255 }, nullable: false };
+    let schema = Arc::new(Schema { columns: vec![column("id"), column("name")], key: vec![0] });
+    let maker = TableId(1);
+    let names = ["products", "makers"].map(|name| (name.to_owned(), format!("shop.{name}")));
+    let tables = Arc::new(Tables::new(names).bound(PRODUCT, 1 << 20).bound(maker, 1 << 20));
+    for table in [PRODUCT, maker] {
+        tables.begin_snapshot(table, Arc::clone(&schema));
+        tables.set_ready(table);
+    }
+    let scope = Scope { each: true, joins: vec!["product".into(), "maker".into()] };
+    let mut plan = plan(None);
+    plan.joins.push(JoinPlan {
+        name: "maker".into(),
+        table: maker,
+        key: vec![Path::parse("product.name", &scope).expect("a path")],
+        missing: Missing::Drop,
+    });
+    let mut enricher = Enricher::new(Arc::new(plan));
+    let order = br#"{"items":[{"productId":"a"},{"productId":"b"},{"productId":"a"}]}"#;
+    let input = Input { topic: "in", partition: 0, offset: 7, timestamp_ms: None, key: None, value: Some(order) };
+    let change = |table, id: &str, name: &str| {
+        let mut builder = RowBuilder::default();
+        builder.value("id").extend_from_slice(format!("\"{id}\"").as_bytes());
+        builder.value("name").extend_from_slice(format!("\"{name}\"").as_bytes());
+        Change::Upsert { table, old_key: None, key: Key::new(id.as_bytes()), row: builder.finish() }
+    };
+    let apply = |changes| tables.apply(Transaction { changes, position: Position::default(), id: "u:1".into(), committed_us: 0 });
+    let key = |table, text: &str| (table, Key::new(text.as_bytes()));
+
+    enricher.look_ahead(&input, &tables.view());
+    let wanted = enricher.take_wanted();
+    assert_eq!(wanted, [key(PRODUCT, "a"), key(PRODUCT, "b")], "each once; the makers are not known yet");
+    let products = tables.pin(wanted);
+    apply(vec![change(PRODUCT, "a", "x"), change(PRODUCT, "b", "y")]);
+    assert!(products.are_known());
+    assert_eq!(enricher.process(&input, &tables.view(), &mut Kept::default()), Verdict::NeedRows);
+    let wanted = enricher.take_wanted();
+    assert_eq!(wanted, [key(maker, "x"), key(maker, "y")]);
+    let makers = tables.pin(wanted);
+    apply(vec![change(maker, "x", "Xavier"), Change::Delete { table: maker, key: Key::new(&b"y"[..]) }]);
+    assert_eq!(makers.unknown(), None);
+    assert_eq!(enricher.take_lookups(), [Lookups::default(); 2]);
+    let mut kept = Kept::default();
+    assert_eq!(enricher.process(&input, &tables.view(), &mut kept), Verdict::Done);
+    assert_eq!((kept.values.len(), kept.dropped.as_slice()), (2, &["missing-row"][..]));
+    assert_eq!(enricher.take_lookups(), [Lookups { hits: 3, misses: 0 }, Lookups { hits: 2, misses: 1 }]);
 }

@@ -212,6 +212,11 @@ impl<M: Maker> Assembler<M> {
         &self.position
     }
 
+    /// How far the stream has been read, unless that is in the middle of a transaction. Everything before is done when no step is left.
+    pub fn reached(&self) -> Option<&Position> {
+        (self.open.is_none() && self.payload.is_none()).then_some(&self.here)
+    }
+
     pub fn next_step(&mut self) -> Option<Step<M::Change>> {
         self.steps.pop_front()
     }

@@ -11,8 +11,10 @@ mod cascades;
 pub mod catalogue;
 pub mod chunks;
 pub mod defaults;
+pub mod keys;
 pub mod load;
 pub mod place;
+pub mod read_through;
 pub mod snapshot;
 
 pub mod assemble;

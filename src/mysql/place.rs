@@ -151,7 +151,7 @@ impl Part {
                 is_time(&text).then_some(Part::Moment(text))?
             }
             ColumnType::Time { .. } => is_time(text).then(|| Part::Time(text.to_owned()))?,
-            ColumnType::Text { .. } => Part::Text(text.to_owned()),
+            ColumnType::Text { .. } | ColumnType::MariaDb(_) => Part::Text(text.to_owned()),
             ColumnType::Enum { .. } | ColumnType::Set { .. } => Part::of(kind, &Value::Text(text.into()))?,
             ColumnType::Binary { .. } | ColumnType::Bytes => Part::Bytes(STANDARD.decode(text).ok()?),
             ColumnType::Json | ColumnType::Geometry { .. } | ColumnType::Vector => return None,

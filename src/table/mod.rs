@@ -1,18 +1,25 @@
-//! Tables: the local copies of MySQL tables, held whole, under one lock.
+//! Tables: the local copies of MySQL tables under one lock, held whole, or [bounded] and read through.
 //!
 //! What always holds: a MySQL transaction is applied under one write lock, so a [`View`] sees a whole number of
 //! transactions (promise W3); a row, a miss and the position they belong to are read from the same view; a table that is
 //! not ready answers neither row nor miss (promise W7).
 
+mod bounded;
+mod pins;
+pub mod watch;
+
+pub use bounded::{Answer, CacheCounts, Unreadable};
+pub use pins::{Asked, Pins};
+
 use hashbrown::HashMap;
 use parking_lot::{RwLock, RwLockReadGuard};
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub mod watch;
-
-use watch::Watch;
-
+use self::bounded::{Bounded, Found};
+use self::pins::Doors;
+use self::watch::Watch;
 use crate::model::{Change, Key, Position, Reason, Row, Schema, TableId, Transaction};
 
 /// ```text
@@ -41,16 +48,37 @@ const MOST_RESERVED: usize = 30_000_000;
 /// What a look-up finds.
 #[derive(Debug)]
 pub enum Lookup<'a> {
-    Row(&'a Row),
+    Row(RowRef<'a>),
     /// Known to be absent.
     Missing,
+    /// The table is bounded and the row not in memory: [`Tables::pin`] the key, and look again when it is known.
+    Unknown,
     /// Unknown: the table is not ready, the join must hold.
     NotReady,
+}
+
+/// A row found: of a table held whole, or of a bounded one, from which it may be evicted meanwhile.
+#[derive(Debug, Clone)]
+pub enum RowRef<'a> {
+    Held(&'a Row),
+    Cached(Arc<Row>),
+}
+
+impl Deref for RowRef<'_> {
+    type Target = Row;
+
+    fn deref(&self) -> &Row {
+        match self {
+            RowRef::Held(row) => row,
+            RowRef::Cached(row) => row,
+        }
+    }
 }
 
 /// All captured tables of the process.
 pub struct Tables {
     inner: RwLock<Inner>,
+    doors: Doors,
 }
 
 struct Inner {
@@ -59,6 +87,8 @@ struct Inner {
     at: Arc<str>,
     /// Everything up to here is in the tables that are ready.
     position: Position,
+    /// How far the stream has been read: like `position`, but also over transactions that change no table of ours.
+    reached: Position,
 }
 
 struct Table {
@@ -73,6 +103,8 @@ struct Table {
     snapshot_rows: u64,
     remaining: Option<Duration>,
     watch: Option<Watch>,
+    /// Has the rows instead, in a table that is not held whole.
+    bounded: Option<Box<Bounded>>,
 }
 
 /// One table as `/api/tables` shows it.
@@ -82,6 +114,7 @@ pub struct Summary {
     /// `database.table` in MySQL.
     pub source: String,
     pub state: State,
+    /// Of a bounded table those in memory, known absences included.
     pub rows: usize,
     /// Bytes of keys and rows.
     pub bytes: usize,
@@ -89,6 +122,8 @@ pub struct Summary {
     pub snapshot_rows: u64,
     /// How long the snapshot under way will go on, an estimate; `None` when there is none, or nobody can say.
     pub remaining: Option<Duration>,
+    /// Of a bounded table.
+    pub cache: Option<CacheCounts>,
 }
 
 /// How far a snapshot is.
@@ -127,9 +162,11 @@ impl Tables {
                 snapshot_rows: 0,
                 remaining: None,
                 watch: None,
+                bounded: None,
             })
             .collect();
-        Self { inner: RwLock::new(Inner { tables, at: Arc::from(""), position: Position::default() }) }
+        let inner = Inner { tables, at: Arc::from(""), position: Position::default(), reached: Position::default() };
+        Self { inner: RwLock::new(inner), doors: Doors::default() }
     }
 
     /// A consistent look at all tables. Hold it for one record or a small batch; writers wait meanwhile.
@@ -143,8 +180,7 @@ impl Tables {
             let mut inner = self.inner.write();
             let table = &mut inner.tables[table.index()];
             table.schema = schema;
-            table.rows = HashMap::new();
-            table.bytes = 0;
+            table.clear();
             table.remaining = None;
             table.replaced();
             table.state = State::Snapshot { percent: 0 };
@@ -212,6 +248,7 @@ impl Tables {
                 table.state = State::Ready;
             }
         }
+        self.doors.wake(table);
     }
 
     /// Takes a table out of service; its rows are dropped, so that old ones can never be answered (contract A10).
@@ -219,8 +256,7 @@ impl Tables {
         {
             let mut inner = self.inner.write();
             let table = &mut inner.tables[table.index()];
-            table.rows = HashMap::new();
-            table.bytes = 0;
+            table.clear();
             table.remaining = None;
             table.replaced();
             table.state = State::Stopped { reason, message };
@@ -251,10 +287,18 @@ pub struct View<'a> {
 impl View<'_> {
     pub fn lookup(&self, table: TableId, key: &[u8]) -> Lookup<'_> {
         let table = &self.inner.tables[table.index()];
-        match table.shown() {
-            State::Ready => table.rows.get(key).map_or(Lookup::Missing, Lookup::Row),
+        match (table.shown(), &table.bounded) {
+            (State::Ready, None) => table.rows.get(key).map_or(Lookup::Missing, |row| Lookup::Row(RowRef::Held(row))),
+            (State::Ready, Some(bounded)) => match bounded.find(key) {
+                Found::Known(row) => row.map_or(Lookup::Missing, |row| Lookup::Row(RowRef::Cached(row))),
+                Found::Unknown => Lookup::Unknown,
+            },
             _ => Lookup::NotReady,
         }
+    }
+
+    pub fn is_bounded(&self, table: TableId) -> bool {
+        self.inner.tables[table.index()].bounded.is_some()
     }
 
     pub fn is_ready(&self, table: TableId) -> bool {
@@ -298,13 +342,14 @@ impl View<'_> {
 // === impl Inner ===
 
 impl Inner {
-    /// Rows of a table that stopped are not kept.
+    /// Rows of a table that stopped are not kept. A bounded one knows nothing before it is ready: not every change comes while the columns
+    /// it was read with are those of a later place in the stream.
     fn apply(&mut self, change: Change) {
         let id = match change {
             Change::Upsert { table, .. } | Change::Delete { table, .. } | Change::Truncate { table } => table,
         };
         let table = &mut self.tables[id.index()];
-        if matches!(table.state, State::Stopped { .. }) {
+        if matches!(table.state, State::Stopped { .. }) || table.bounded.is_some() && table.state != State::Ready {
             return;
         }
         table.touch(&change);
@@ -316,10 +361,7 @@ impl Inner {
                 table.put(key, row);
             }
             Change::Delete { key, .. } => table.remove(&key),
-            Change::Truncate { .. } => {
-                table.rows.clear();
-                table.bytes = 0;
-            }
+            Change::Truncate { .. } => table.truncate(),
         }
     }
 }
@@ -357,6 +399,9 @@ impl Table {
     }
 
     fn put(&mut self, key: Key, row: Row) {
+        if let Some(bounded) = &mut self.bounded {
+            return bounded.put(&key, row);
+        }
         let key_bytes = key.as_bytes().len();
         self.bytes += key_bytes + row.size();
         if let Some(old) = self.rows.insert(key, row) {
@@ -365,20 +410,41 @@ impl Table {
     }
 
     fn remove(&mut self, key: &Key) {
-        if let Some(old) = self.rows.remove(key) {
+        if let Some(bounded) = &mut self.bounded {
+            bounded.remove(key);
+        } else if let Some(old) = self.rows.remove(key) {
             self.bytes -= key.as_bytes().len() + old.size();
         }
     }
 
+    /// Every row is gone.
+    fn truncate(&mut self) {
+        match &mut self.bounded {
+            Some(bounded) => bounded.truncate(),
+            None => self.clear(),
+        }
+    }
+
+    /// Nothing is known of the rows any more.
+    fn clear(&mut self) {
+        self.rows = HashMap::new();
+        self.bytes = 0;
+        if let Some(bounded) = &mut self.bounded {
+            bounded.clear();
+        }
+    }
+
     fn summary(&self) -> Summary {
+        let (rows, bytes) = self.bounded.as_ref().map_or((self.rows.len(), self.bytes), |bounded| bounded.size());
         Summary {
             name: self.name.clone(),
             source: self.source.clone(),
             state: self.shown().clone(),
-            rows: self.rows.len(),
-            bytes: self.bytes,
+            rows,
+            bytes,
             snapshot_rows: self.snapshot_rows,
             remaining: self.remaining,
+            cache: self.bounded.as_ref().map(|bounded| bounded.cache_counts()),
         }
     }
 }

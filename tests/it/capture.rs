@@ -72,6 +72,7 @@ impl Capture {
             Lookup::Row(row) => Some(String::from_utf8_lossy(row.json()).into_owned()),
             Lookup::Missing => None,
             Lookup::NotReady => Some("not ready".to_owned()),
+            Lookup::Unknown => panic!("{table} is held whole"),
         }
     }
 

@@ -6,6 +6,7 @@ mod support;
 mod support_works;
 
 mod audit;
+mod bounded;
 mod capture;
 mod ddl;
 mod mariadb;

@@ -9,6 +9,10 @@ use crate::config::plan::TablePlan;
 /// MySQL's limit on names of databases and tables, in characters.
 const IDENTIFIER_CHARS: usize = 64;
 
+/// Below, what a batch of records needs would not stay until it is used.
+const SMALLEST_CACHE: u64 = 64 << 10;
+const LARGEST_CACHE: u64 = 1 << 40;
+
 /// In order of name, which gives each its `TableId`. A table at fault is in the list too, so that joins find it. Beside them, where
 /// their change topics stand.
 pub(super) fn read(root: &Section<'_>) -> (Vec<TablePlan>, Vec<Published>) {
@@ -38,7 +42,6 @@ fn table(name: String, section: &Section<'_>) -> TablePlan {
         ("topic", "tables made of topics"),
         ("keep", "tables made of topics"),
         ("format", "tables made of topics"),
-        ("cache", "bounded tables"),
         ("index", "joins on columns other than the key"),
         ("history", "joins with earlier row versions"),
     ]);
@@ -73,6 +76,22 @@ fn table(name: String, section: &Section<'_>) -> TablePlan {
     }
     let second = Duration::from_secs(1);
     let audit = section.duration("audit", 3600 * second, 10 * second..=30 * 86_400 * second);
+    let cache = section.section("cache");
+    let max_bytes = cache.is_written().then(|| {
+        if !cache.has("max_bytes") && !cache.is_faulty() {
+            section.file().fault(
+                &cache.at_key("max_bytes"),
+                "is missing",
+                "write how much of the table is held: `cache = { max_bytes = \"256 MiB\" }`",
+            );
+        }
+        cache.size("max_bytes", SMALLEST_CACHE, SMALLEST_CACHE..=LARGEST_CACHE) as u64
+    });
+    if max_bytes.is_some() && section.has("audit") {
+        let remedy = "remove one of them: what a bounded table holds comes from MySQL when it is needed";
+        section.file().fault(&section.at_key("audit"), "is not done for a table with `cache`", remedy);
+    }
+    cache.close();
     let texts = |columns: Vec<Text>| columns.into_iter().map(|column| column.text).collect();
     TablePlan {
         columns: columns.map(texts),
@@ -82,6 +101,7 @@ fn table(name: String, section: &Section<'_>) -> TablePlan {
         decimal: section.choice("decimal"),
         invalid_text: section.choice("invalid_text"),
         audit: section.has("audit").then_some(audit),
+        cache: max_bytes,
         ..TablePlan::new(name, database, table)
     }
 }

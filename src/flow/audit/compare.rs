@@ -199,7 +199,7 @@ impl Comparison<'_> {
                 self.watch(&view)?;
                 for (key, row) in part {
                     seen.push(hash(key));
-                    if !matches!(view.lookup(self.table, key.as_bytes()), Lookup::Row(held) if held == row) {
+                    if !matches!(view.lookup(self.table, key.as_bytes()), Lookup::Row(held) if *held == *row) {
                         suspects.push(key.clone());
                     }
                 }
@@ -260,8 +260,8 @@ impl Comparison<'_> {
                 continue;
             }
             let kind = match (view.lookup(self.table, key.as_bytes()), found.get(&key)) {
-                (Lookup::Row(held), Some(row)) if held == row => continue,
-                (Lookup::Row(held), Some(row)) => Kind::Changed { columns: changed(view.schema(self.table), held, row) },
+                (Lookup::Row(held), Some(row)) if *held == *row => continue,
+                (Lookup::Row(held), Some(row)) => Kind::Changed { columns: changed(view.schema(self.table), &held, row) },
                 (Lookup::Row(_), None) => Kind::Extra,
                 (_, Some(_)) => Kind::Missing,
                 (_, None) => continue,

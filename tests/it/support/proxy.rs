@@ -27,6 +27,10 @@ pub enum Fault {
     LoseAnswerTo {
         api_key: i16,
     },
+    /// What MySQL sends waits on the connections that follow its binlog; others go on.
+    HoldBinlog,
+    /// The answer to a prepared `… IN (…)` of MySQL waits; everything else goes on.
+    HoldRows,
 }
 
 /// Stops when dropped, and closes its connections.
@@ -43,6 +47,41 @@ pub struct Proxy {
 struct Answers {
     to_lose: AtomicBool,
     lost: AtomicU32,
+    /// Of [`Fault::HoldBinlog`] and [`Fault::HoldRows`]: pieces that had to wait.
+    held: AtomicU32,
+}
+
+/// What was asked last on a connection to MySQL.
+#[derive(Default)]
+struct Asked {
+    binlog: AtomicBool,
+    prepared_rows: AtomicBool,
+    rows: AtomicBool,
+}
+
+impl Asked {
+    /// Reads a command: its number stands after the length and the number of the packet.
+    fn see(&self, bytes: &[u8]) {
+        const PREPARE: u8 = 0x16;
+        const EXECUTE: u8 = 0x17;
+        const BINLOG_DUMP: u8 = 0x12;
+        const BINLOG_DUMP_GTID: u8 = 0x1e;
+        let Some(&command) = bytes.get(4) else { return };
+        match command {
+            BINLOG_DUMP | BINLOG_DUMP_GTID => self.binlog.store(true, Ordering::SeqCst),
+            PREPARE => self.prepared_rows.store(bytes.windows(5).any(|part| part == b" IN ("), Ordering::SeqCst),
+            _ => {}
+        }
+        self.rows.store(command == EXECUTE && self.prepared_rows.load(Ordering::SeqCst), Ordering::SeqCst);
+    }
+
+    fn is_held(&self, fault: Fault) -> bool {
+        match fault {
+            Fault::HoldBinlog => self.binlog.load(Ordering::SeqCst),
+            Fault::HoldRows => self.rows.load(Ordering::SeqCst),
+            _ => false,
+        }
+    }
 }
 
 impl Proxy {
@@ -73,6 +112,13 @@ impl Proxy {
     }
 }
 
+impl Proxy {
+    /// Pieces that [`Fault::HoldBinlog`] or [`Fault::HoldRows`] kept waiting so far.
+    pub fn held_answers(&self) -> u32 {
+        self.answers.held.load(Ordering::SeqCst)
+    }
+}
+
 async fn accept(listener: TcpListener, target: Arc<Mutex<String>>, mut fault: watch::Receiver<Fault>, answers: Arc<Answers>) {
     loop {
         tokio::select! {
@@ -95,21 +141,29 @@ async fn connect(client: TcpStream, target: String, mut fault: watch::Receiver<F
     let (client_reads, client_writes) = client.into_split();
     let (server_reads, server_writes) = server.into_split();
     let doomed = AtomicBool::new(false);
+    let asked = Asked::default();
+    let held = &answers.held;
+    let is_held = |fault: Fault| {
+        let is_held = asked.is_held(fault);
+        held.fetch_add(u32::from(is_held), Ordering::SeqCst);
+        is_held
+    };
     let asks = |bytes: &[u8], fault: Fault| {
+        asked.see(bytes);
         if is_to_lose(bytes, fault) && answers.to_lose.swap(false, Ordering::SeqCst) {
             doomed.store(true, Ordering::SeqCst);
         }
         true
     };
-    let answers = |_: &[u8], _: Fault| {
+    let may_answer = |_: &[u8], _: Fault| {
         let lost = doomed.load(Ordering::SeqCst);
         answers.lost.fetch_add(u32::from(lost), Ordering::SeqCst);
         !lost
     };
     // Whichever ends first drops both sockets.
     tokio::select! {
-        () = pass(client_reads, server_writes, fault.clone(), asks) => {}
-        () = pass(server_reads, client_writes, fault.clone(), answers) => {}
+        () = pass(client_reads, server_writes, fault.clone(), |_| false, asks) => {}
+        () = pass(server_reads, client_writes, fault.clone(), is_held, may_answer) => {}
         () = cut(&mut fault) => {}
     }
 }
@@ -119,12 +173,18 @@ fn is_to_lose(bytes: &[u8], fault: Fault) -> bool {
     matches!(fault, Fault::LoseAnswerTo { api_key } if bytes.get(4..6) == Some(&api_key.to_be_bytes()))
 }
 
-/// Passes bytes on until one end closes or fails, or `may_pass` says no.
-async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut fault: watch::Receiver<Fault>, may_pass: impl Fn(&[u8], Fault) -> bool) {
+/// Passes bytes on until one end closes or fails, or `may_pass` says no; they wait while `is_held` says so.
+async fn pass(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    mut fault: watch::Receiver<Fault>,
+    is_held: impl Fn(Fault) -> bool,
+    may_pass: impl Fn(&[u8], Fault) -> bool,
+) {
     let mut buffer = vec![0; 64 * 1024];
     loop {
         let Ok(count @ 1..) = from.read(&mut buffer).await else { return };
-        let Ok(now) = fault.wait_for(|fault| *fault != Fault::Stall).await.map(|fault| *fault) else { return };
+        let Ok(now) = fault.wait_for(|fault| *fault != Fault::Stall && !is_held(*fault)).await.map(|fault| *fault) else { return };
         if let Fault::Delay(time) = now {
             tokio::time::sleep(time).await;
         }
