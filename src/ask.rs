@@ -29,7 +29,8 @@ pub struct Audited {
 pub fn audit(plan: &Plan, table: Option<&str>, as_json: bool) -> Result<Audited, String> {
     let names: Vec<&str> = match table {
         Some(name) => vec![name],
-        None => plan.tables.iter().map(|table| table.name.as_str()).collect(),
+        // A bounded table has nothing to compare.
+        None => plan.tables.iter().filter(|table| table.cache.is_none()).map(|table| table.name.as_str()).collect(),
     };
     let mut audits = Vec::new();
     for name in names {
