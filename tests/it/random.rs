@@ -5,6 +5,7 @@
 //!
 //! `LARDER_TEST_SECONDS` says how long (30), `LARDER_TEST_SEED` where to begin; a failure prints the seed of its table.
 
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -15,21 +16,29 @@ use larder::mysql::text;
 use larder::table::{Lookup, State};
 use mysql_async::Row;
 use rand::prelude::*;
+use serde_json::value::RawValue;
 
 use crate::capture::Capture;
 use crate::ddl::servers;
 use crate::support::mysql::Session;
-use crate::support::{Mysql, wait_for};
+use crate::support::{Daemon, Kafka, Mysql, Record, unique, wait_for};
 use crate::types::{Oracle, Tested, columns, quoted, without_blanks};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Where a run begins: a seed, and what the seeds after it are counted from.
+fn first_seed() -> u64 {
+    let now = || SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs() * 1000;
+    setting("LARDER_TEST_SEED").unwrap_or_else(now)
+}
+
+fn setting(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok()?.parse().ok()
+}
+
 #[test]
 fn t36_random_tables_are_the_same_in_snapshot_stream_and_select() {
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    let seconds = number("LARDER_TEST_SECONDS").unwrap_or(30);
-    let now = || SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs() * 1000;
-    let first = number("LARDER_TEST_SEED").unwrap_or_else(now);
+    let (first, seconds) = (first_seed(), setting("LARDER_TEST_SECONDS").unwrap_or(30));
     let end = Instant::now() + Duration::from_secs(seconds);
     let (tables, rows) = std::thread::scope(|scope| {
         let workers = servers().map(|mysql| {
@@ -46,6 +55,84 @@ fn t36_random_tables_are_the_same_in_snapshot_stream_and_select() {
         (done[0].0 + done[1].0, done[0].1 + done[1].1)
     });
     println!("{tables} tables with {rows} rows in the end, from seed {first}");
+}
+
+/// The same of change topics, in every form a topic can have: one that followed the changes and one that begins with a snapshot after
+/// them hold the same keys and the same rows, to the byte, and every change begins with the row that stood there.
+#[test]
+fn t36_random_change_topics_are_the_same_from_snapshot_and_stream() {
+    const TABLES: u64 = 8;
+    let first = first_seed();
+    let kafka = Kafka::shared();
+    for mysql in servers() {
+        let mut tables: Vec<(Table, Session, StdRng)> = (first..first + TABLES).map(|seed| make(mysql, seed)).collect();
+        let forms: Vec<String> = tables.iter_mut().map(|(.., random)| publish_form(random)).collect();
+        let config = |name: &str| {
+            let mut text = format!("name = \"{name}\"\n{}{}[http]\nlisten = \"127.0.0.1:0\"\n", mysql.config(), kafka.config());
+            for (index, ((table, ..), form)) in tables.iter().zip(&forms).enumerate() {
+                text += &format!("[tables.t{index}]\nmysql = \"{}\"\npublish = {{ topic = \"{name}.t{index}\", {form} }}\n", table.source);
+            }
+            text
+        };
+        let (early, late) = (unique("early"), unique("late"));
+        let (early_config, late_config) = (config(&early), config(&late));
+        for (table, session, random) in &mut tables {
+            table.write(session, random, 40);
+        }
+        let mut following = Daemon::start(&early_config, &[]);
+        following.wait_ready();
+        for (table, session, random) in &mut tables {
+            table.write(session, random, 160);
+        }
+        let mut snapshot = Daemon::start(&late_config, &[]);
+        snapshot.wait_ready();
+        for (index, (table, session, _)) in tables.iter_mut().enumerate() {
+            let held: Vec<usize> = session.rows("select count(*) from items");
+            let what = format!("the topics of seed {} ({}) to be the same\n{}", table.seed, forms[index], table.create);
+            wait_for(&what, PATIENCE, || {
+                let [streamed, read] = [&early, &late].map(|name| fold(&kafka.read(&format!("{name}.t{index}"))));
+                let [streamed, read] = [streamed?, read?];
+                if streamed.len() != held[0] || read.len() != held[0] {
+                    return Err(format!("{} and {} rows of {}", streamed.len(), read.len(), held[0]));
+                }
+                let other = streamed.iter().find(|(key, row)| read.get(*key) != Some(row));
+                other.map_or(Ok(()), |(key, row)| Err(difference(row, read.get(key).map_or("nothing", String::as_str))))
+            });
+            session.exec(&format!("drop database {}", table.database()));
+        }
+    }
+}
+
+/// Options of a change topic, as in the configuration.
+fn publish_form(random: &mut StdRng) -> String {
+    let schemas = random.random();
+    let time = ["adaptive_time_microseconds", "connect", "isostring", "microseconds"].choose(random).expect("some");
+    let decimal = (if schemas { &["precise", "string", "double"][..] } else { &["string", "double"] }).choose(random).expect("some");
+    let bigint = ["long", "precise"][usize::from(schemas && random.random())];
+    let binary = ["bytes", "base64", "base64-url-safe", "hex"].choose(random).expect("some");
+    format!("schemas = {schemas}, time = \"{time}\", decimal = \"{decimal}\", bigint_unsigned = \"{bigint}\", binary = \"{binary}\"")
+}
+
+/// The rows a topic leaves, as they stand in it; an error where a change does not begin with what stood there.
+fn fold(records: &[Record]) -> Result<BTreeMap<String, String>, String> {
+    type Raw = Box<RawValue>;
+    let mut rows = BTreeMap::new();
+    for record in records {
+        let (Some(key), Some(value)) = (record.key_text(), &record.value) else { continue };
+        let members = |json: &[u8]| serde_json::from_slice::<BTreeMap<String, Raw>>(json).map_err(|error| error.to_string());
+        // With schemas these stand beside what is meant, and name the topic.
+        let meant = |json: &[u8]| members(json).map(|outer| outer.get("payload").map(|payload| payload.get().to_owned()));
+        let key = meant(key.as_bytes())?.unwrap_or_else(|| key.to_owned());
+        let change = meant(value)?.map_or_else(|| members(value), |payload| members(payload.as_bytes()))?;
+        let state = |name: &str| change.get(name).map(|raw| raw.get().to_owned()).filter(|text| text != "null");
+        let (before, after) = (state("before"), state("after"));
+        let known: Option<String> = rows.remove(&key);
+        if before.is_some() && before != known {
+            return Err(format!("{key}: {}", difference(&known.unwrap_or_default(), &before.unwrap_or_default())));
+        }
+        rows.extend(after.map(|row| (key, row)));
+    }
+    Ok(rows)
 }
 
 // === a table ===
@@ -75,8 +162,8 @@ struct Table {
     create: String,
 }
 
-/// Makes, fills and compares the table of a seed; the rows it has in the end.
-fn one_table(mysql: &Mysql, seed: u64) -> u64 {
+/// The table of a seed, empty, with a session that writes to it.
+fn make(mysql: &Mysql, seed: u64) -> (Table, Session, StdRng) {
     let mut random = StdRng::seed_from_u64(seed);
     let names_in_log = std::ptr::eq(mysql, servers()[0]);
     let database = mysql.database("random");
@@ -85,13 +172,18 @@ fn one_table(mysql: &Mysql, seed: u64) -> u64 {
         "use {database}; set sql_mode = '', time_zone = '{}', sql_require_primary_key = 0",
         ["+00:00", "+05:30", "-11:00"][random.random_range(0..3)]
     ));
-    let table = loop {
+    loop {
         let table = Table::random(&database, seed, names_in_log, &mut random);
         // Too long a key, a collation that cannot index: the next one of the same seed.
         if session.tries(&table.create).is_ok() {
-            break table;
+            return (table, session, random);
         }
-    };
+    }
+}
+
+/// Makes, fills and compares the table of a seed; the rows it has in the end.
+fn one_table(mysql: &Mysql, seed: u64) -> u64 {
+    let (table, mut session, mut random) = make(mysql, seed);
     table.write(&mut session, &mut random, 40);
     let config = format!("{}snapshot_chunk = {}\n", mysql.config(), random.random_range(1..60));
     let section = format!(
@@ -107,7 +199,7 @@ fn one_table(mysql: &Mysql, seed: u64) -> u64 {
     let read = Capture::with(&config, &section);
     table.wait_ready(&read);
     table.wait_same(&read, &expected, "snapshot");
-    mysql.exec(&format!("drop database {database}"));
+    session.exec(&format!("drop database {}", table.database()));
     expected.len() as u64
 }
 
@@ -203,6 +295,10 @@ impl Table {
         }
         let charset = ["utf8mb4", "latin1", "utf16", "gb18030", "ascii"].choose(random).expect("some");
         format!("CREATE TABLE items ({}) CHARACTER SET {charset}", parts.join(", "))
+    }
+
+    fn database(&self) -> &str {
+        self.source.split_once('.').map_or("", |(database, _)| database)
     }
 
     // === its rows ===
