@@ -112,9 +112,8 @@ pub struct BinlogEvent {
 /// begins with, and that has one already.
 fn stray_checksum(event: &Event) -> usize {
     let (header, data) = (event.header(), event.data());
-    let described = !matches!(event.footer().get_checksum_alg(), Ok(None));
     let Some((content, checksum)) = data.split_last_chunk::<4>() else { return 0 };
-    if described || header.event_type_raw() != kind::ROTATE {
+    if event.checksum().is_some() || header.event_type_raw() != kind::ROTATE {
         return 0;
     }
     let mut hasher = crc32fast::Hasher::new();

@@ -62,6 +62,15 @@ pub async fn table(connection: &mut Conn, plan: &TablePlan) -> Result<Result<Tab
             remedy: format!("correct tables.{}.mysql, or GRANT SELECT ON {source}", plan.name),
         }]));
     };
+    if kind == "SYSTEM VERSIONED" {
+        return Ok(Err(vec![Problem {
+            reason: Reason::SchemaMismatch,
+            what: format!(
+                "{source} keeps old versions of its rows (WITH SYSTEM VERSIONING), which the binlog shows as rows like any other"
+            ),
+            remedy: format!("ALTER TABLE {source} DROP SYSTEM VERSIONING, or capture a table without it"),
+        }]));
+    }
     if kind != "BASE TABLE" {
         return Ok(Err(vec![Problem {
             reason: Reason::SchemaMismatch,

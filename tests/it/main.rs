@@ -7,6 +7,8 @@ mod support_works;
 
 mod capture;
 mod ddl;
+mod mariadb;
+mod positions;
 mod snapshot;
 mod start;
 mod types;

@@ -1,4 +1,4 @@
-//! A real MySQL.
+//! A real MySQL, or MariaDB.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -26,6 +26,17 @@ const ARGUMENTS: &[&str] = &[
     "--innodb-flush-log-at-trx-commit=2",
 ];
 
+/// The same for MariaDB, as far as its defaults are others.
+const ARGUMENTS_OF_MARIADB: &[&str] = &[
+    "--server-id=1",
+    "--log-bin=binlog",
+    "--binlog-format=ROW",
+    "--binlog-row-metadata=FULL",
+    "--bind-address=0.0.0.0",
+    "--sync-binlog=0",
+    "--innodb-flush-log-at-trx-commit=2",
+];
+
 const ROOT_PASSWORD: &str = "root of the tests";
 
 /// Has the rights that docker/larder.toml asks for, and no more.
@@ -48,8 +59,24 @@ impl Mysql {
     /// A server of one's own, with further arguments of `mysqld`; removed on drop. Some seconds.
     pub fn start(arguments: &[&str]) -> Self {
         let image = container::image("LARDER_TEST_MYSQL_IMAGE", "mysql:8.4");
-        let container = Container::start("mysql", &image, 3306, |request, _| {
-            request.with_env_var("MYSQL_ROOT_PASSWORD", ROOT_PASSWORD).with_cmd(ARGUMENTS.iter().chain(arguments).copied())
+        Self::start_image("mysql", &image, &[ARGUMENTS, arguments].concat())
+    }
+
+    /// The MariaDB that all tests of the process share, with full metadata.
+    pub fn shared_mariadb() -> &'static Self {
+        static SHARED: LazyLock<Mysql> = LazyLock::new(|| Mysql::start_mariadb(&[]));
+        &SHARED
+    }
+
+    /// A MariaDB of one's own, with further arguments of `mariadbd`; removed on drop.
+    pub fn start_mariadb(arguments: &[&str]) -> Self {
+        let image = container::image("LARDER_TEST_MARIADB_IMAGE", "mariadb:10.11");
+        Self::start_image("mariadb", &image, &[ARGUMENTS_OF_MARIADB, arguments].concat())
+    }
+
+    fn start_image(role: &str, image: &str, arguments: &[&str]) -> Self {
+        let container = Container::start(role, image, 3306, |request, _| {
+            request.with_env_var("MYSQL_ROOT_PASSWORD", ROOT_PASSWORD).with_cmd(arguments.iter().copied())
         });
         let mysql = Self { address: format!("127.0.0.1:{}", container.port), container };
         mysql.wait_ready();

@@ -1,0 +1,208 @@
+//! A MariaDB as source (issue 4 item 7): what the tables hold is what SELECT shows.
+
+use std::time::Duration;
+
+use larder::model::{Reason, Stop};
+
+use crate::capture::{Capture, items, plan, sections, select_items};
+use crate::support::{Fault, Mysql, Proxy};
+
+#[test]
+fn rows_follow_inserts_updates_deletes_and_key_changes_of_a_mariadb() {
+    let mysql = Mysql::shared_mariadb();
+    let database = items(mysql);
+    let capture = Capture::of(mysql, &[&format!("{database}.items")]);
+    assert_eq!(capture.row("items", "1").as_deref(), Some(r#"{"id":1,"name":"one"}"#));
+    mysql.exec(&format!(
+        "use {database}; begin; insert into items values (3, 'three'); update items set name = 'TWO' where id = 2; commit; update items set id = 10 where id = 1; delete from items where id = 3; insert into items values (4, 'end')"
+    ));
+    capture.wait_row("items", "4", Some(r#"{"id":4,"name":"end"}"#));
+    assert_eq!(capture.row("items", "1"), None);
+    capture.wait_same("items", || select_items(mysql, &format!("{database}.items")));
+    let gtid: Vec<String> = mysql.rows("select @@gtid_binlog_pos");
+    assert_eq!(capture.tables.view().at().to_string(), gtid[0]);
+}
+
+#[test]
+fn b16_compressed_statements_and_rows_of_a_mariadb() {
+    let mysql = Mysql::start_mariadb(&["--log-bin-compress=ON", "--log-bin-compress-min-len=10"]);
+    let database = items(&mysql);
+    let source = format!("{database}.items");
+    let capture = Capture::of(&mysql, &[&source]);
+    let mut session = mysql.session();
+    let rows: Vec<String> = (10..200).map(|id| format!("({id}, repeat('x', {}))", id % 40)).collect();
+    session.exec(&format!("use {database}; insert into items values {}", rows.join(",")));
+    session.exec("update items set name = concat(name, 'y') where id < 100; delete from items where id between 50 and 60");
+    session.exec("alter table items add column description varchar(30) default 'a long text that is compressed' first; alter table items drop column description");
+    session.exec("update items set id = id + 1000 where id > 150; insert into items values (5000, 'end')");
+    capture.wait_row("items", "5000", Some(r#"{"id":5000,"name":"end"}"#));
+    capture.wait_same("items", || select_items(&mysql, &source));
+    assert!(kinds(&mysql).iter().any(|kind| kind.contains("compressed")), "nothing was compressed: {:?}", kinds(&mysql));
+}
+
+/// Types of the events in the first binlog.
+fn kinds(mysql: &Mysql) -> Vec<String> {
+    mysql.rows::<mysql_async::Row>("show binlog events").iter().filter_map(|row| row.get(2)).collect()
+}
+
+#[test]
+fn xa_transactions_of_a_mariadb_are_seen_at_their_commit() {
+    let mysql = Mysql::shared_mariadb();
+    let database = items(mysql);
+    let source = format!("{database}.items");
+    let capture = Capture::of(mysql, &[&source]);
+    let mut session = mysql.session();
+    session.exec(&format!(
+        "use {database}; xa start 'one', 'b', 3; insert into items values (8, 'c'); xa end 'one', 'b', 3; xa prepare 'one', 'b', 3"
+    ));
+    mysql.exec(&format!("insert into {source} values (9, 'between')"));
+    capture.wait_row("items", "9", Some(r#"{"id":9,"name":"between"}"#));
+    assert_eq!(capture.row("items", "8"), None);
+    session.exec(
+        "xa commit 'one', 'b', 3; xa start 'two'; insert into items values (10, 'gone'); xa end 'two'; xa prepare 'two'; xa rollback 'two'",
+    );
+    session.exec("xa start 'phase'; insert into items values (11, 'one phase'); xa end 'phase'; xa commit 'phase' one phase");
+    session.exec(
+        "begin; insert into items values (12, 'a'); savepoint s; insert into items values (13, 'gone'); rollback to savepoint s; commit",
+    );
+    session.exec("insert into items values (14, 'end')");
+    capture.wait_row("items", "14", Some(r#"{"id":14,"name":"end"}"#));
+    assert_eq!(capture.row("items", "8").as_deref(), Some(r#"{"id":8,"name":"c"}"#));
+    capture.wait_same("items", || select_items(mysql, &source));
+}
+
+#[test]
+fn statements_that_change_tables_of_a_mariadb() {
+    let mysql = Mysql::shared_mariadb();
+    let database = items(mysql);
+    let source = format!("{database}.items");
+    let capture = Capture::of(mysql, &[&source]);
+    let mut session = mysql.session();
+    session.exec(&format!("use {database}; truncate items; insert into items values (3, 'x')"));
+    capture.wait_row("items", "3", Some(r#"{"id":3,"name":"x"}"#));
+    assert_eq!(capture.row("items", "1"), None);
+    session.exec("alter table items add column first_one int default 7 first; insert into items values (1, 4, 'y')");
+    capture.wait_row("items", "4", Some(r#"{"first_one":1,"id":4,"name":"y"}"#));
+    capture.wait_row("items", "3", Some(r#"{"first_one":7,"id":3,"name":"x"}"#));
+    session.exec("create table new_items (id int primary key, name varchar(50)); insert into new_items values (20, 'new'); rename table items to old_items, new_items to items");
+    session.exec("insert into items values (21, 'newer')");
+    capture.wait_row("items", "21", Some(r#"{"id":21,"name":"newer"}"#));
+    capture.wait_same("items", || select_items(mysql, &source));
+    session.exec("set sql_log_bin = 0; alter table items drop column name, add column other int default 5; set sql_log_bin = 1; insert into items values (22, 6)");
+    capture.wait_row("items", "22", Some(r#"{"id":22,"other":6}"#));
+    capture.wait_row("items", "20", Some(r#"{"id":20,"other":5}"#));
+    session.exec("create or replace table items (id int primary key, name varchar(50)); insert into items values (30, 'replaced')");
+    capture.wait_row("items", "30", Some(r#"{"id":30,"name":"replaced"}"#));
+    capture.wait_same("items", || select_items(mysql, &source));
+    session.exec("drop table items");
+    capture.wait_stopped("items", Reason::TableDropped);
+    session.exec("create table items (id int primary key) as select 31 as id, 'z' as name");
+    capture.wait_row("items", "31", Some(r#"{"id":31,"name":"z"}"#));
+}
+
+#[test]
+fn a_snapshot_of_a_mariadb_under_writes_ends_with_what_select_shows() {
+    let mysql = Mysql::shared_mariadb();
+    let database = mysql.database("capture");
+    let table = format!("{database}.items");
+    mysql.exec(&format!(
+        "create table {table} (id int primary key, name varchar(50)); \
+         insert into {table} with recursive n(i) as (select 1 union all select i + 1 from n where i < 900) select i, concat('n', i) from n; \
+         insert into {table} select id + 1000, name from {table}; insert into {table} select id + 2000, name from {table}"
+    ));
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for writer in 0..2 {
+            let (table, done) = (&table, &done);
+            scope.spawn(move || {
+                let mut session = mysql.session();
+                for i in 0.. {
+                    if done.load(std::sync::atomic::Ordering::Relaxed) {
+                        break;
+                    }
+                    let key = (i * 7919 + writer * 13) % 6_000;
+                    session.exec(&match i % 4 {
+                        0 => format!("replace into {table} values ({key}, 'w{i}')"),
+                        1 => format!("update {table} set name = 'u{i}' where id = {key}"),
+                        2 => format!("update ignore {table} set id = {} where id = {key}", (key + 3_001) % 6_000),
+                        _ => format!("delete from {table} where id = {key}"),
+                    });
+                }
+            });
+        }
+        let start = || {
+            let capture = Capture::with(&format!("{}snapshot_chunk = 100\n", mysql.config()), &sections(&[&table]));
+            capture.wait_ready();
+            capture
+        };
+        let captures = [start(), start(), start()];
+        std::thread::sleep(Duration::from_millis(500));
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        for capture in captures {
+            capture.wait_same("items", || select_items(mysql, &table));
+        }
+    });
+}
+
+#[test]
+fn restarts_several_domains_and_purged_logs_of_a_mariadb() {
+    let mysql = Mysql::start_mariadb(&[]);
+    let database = items(&mysql);
+    let source = format!("{database}.items");
+    let proxy = Proxy::to(&mysql.address);
+    let capture = Capture::with(&mysql.config_at(&proxy.address), &sections(&[&source]));
+    capture.wait_ready();
+    let mut session = mysql.session();
+    session.exec(&format!("set gtid_domain_id = 7; insert into {source} values (3, 'other domain')"));
+    session.exec(&format!("set gtid_domain_id = 0; flush binary logs; insert into {source} values (4, 'rotated')"));
+    capture.wait_row("items", "4", Some(r#"{"id":4,"name":"rotated"}"#));
+    for id in mysql.rows::<u64>("select id from information_schema.processlist where command like 'Binlog Dump%'") {
+        mysql.exec(&format!("kill {id}; insert into {source} values (5, 'x')"));
+    }
+    capture.wait_row("items", "5", Some(r#"{"id":5,"name":"x"}"#));
+    drop(session);
+    mysql.kill();
+    mysql.restart();
+    mysql.exec(&format!("insert into {source} values (6, 'after the crash')"));
+    capture.wait_row("items", "6", Some(r#"{"id":6,"name":"after the crash"}"#));
+    capture.wait_same("items", || select_items(&mysql, &source));
+    assert!(capture.status.reconnects() > 1, "{}", capture.status.reconnects());
+    proxy.set(Fault::Cut);
+    mysql.exec(&format!(
+        "insert into {source} values (7, 'lost'); flush binary logs; insert into {source} values (8, 'x'); flush binary logs; purge binary logs before now() + interval 1 second"
+    ));
+    let files = mysql.rows::<mysql_async::Row>("show binary logs");
+    assert_eq!(files.len(), 1, "purged");
+    proxy.set(Fault::None);
+    match capture.end() {
+        Err(Stop::Operator { reason: Reason::Purged, message }) => assert!(message.contains("the binlog from binlog.0000"), "{message}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn preconditions_of_a_mariadb() {
+    let mysql = Mysql::start_mariadb(&["--binlog-format=MIXED", "--binlog-row-metadata=NO_LOG", "--binlog-expire-logs-seconds=1800"]);
+    let database = items(&mysql);
+    mysql.exec(&format!(
+        "use {database}; create table child (id int primary key, item int, foreign key (item) references items (id) on delete cascade); \
+         create table versioned (id int primary key) with system versioning; create table ids (id uuid primary key, at inet6); create sequence numbers; \
+         set sql_log_bin = 0; create user poor identified by 'poor'; grant select on {database}.* to poor"
+    ));
+    let tables = ["child", "versioned", "ids", "numbers"].map(|table| format!("{database}.{table}"));
+    let tables: Vec<&str> = tables.iter().map(String::as_str).collect();
+    let poor = format!("[mysql]\naddress = \"{}\"\nuser = \"poor\"\npassword = \"poor\"\ntls = \"disabled\"\n", mysql.address);
+    let Err(Stop::Precondition(text)) = Capture::start(plan(&poor, &sections(&tables))).end() else { panic!("preconditions do not hold") };
+    for part in [
+        "binlog_format is MIXED",
+        "GRANT REPLICATION CLIENT ON *.* TO poor",
+        "GRANT REPLICATION SLAVE ON *.* TO poor",
+        "ON DELETE CASCADE",
+        "versioned keeps old versions of its rows",
+        "numbers is a sequence",
+        "has the type uuid",
+        "has the type inet6",
+    ] {
+        assert!(text.contains(part), "{part} is missing in:\n{text}");
+    }
+}
