@@ -34,6 +34,7 @@ metrics! {
     BUILD_INFO: Gauge "larder_build_info" "Always 1; the label `version` says which build runs";
     SOURCE_CONNECTED: Gauge "larder_source_connected" "1 while the binlog of MySQL is being read";
     SOURCE_LAG: Gauge "larder_source_lag_seconds" "Seconds between now and the commit of the last MySQL transaction applied; 0 when nothing is waiting";
+    BINLOG_RUNWAY: Gauge "larder_binlog_runway_seconds" "Seconds until the server may purge a binlog file that is still needed: its log expiry less the lag; +Inf where it purges none";
     SOURCE_TRANSACTIONS: Counter "larder_source_transactions" "MySQL transactions applied to the tables";
     SOURCE_LARGE: Counter "larder_source_large_transactions" "MySQL transactions above limits.transaction_bytes, applied in one step all the same";
     SOURCE_RECONNECTS: Counter "larder_source_reconnects" "Times the binlog connection was opened again";
@@ -93,6 +94,9 @@ impl Collector for Reader {
         if let Some(source) = source {
             single(&mut encoder, &SOURCE_CONNECTED, &ConstGauge::new(f64::from(u8::from(source.connected()))))?;
             single(&mut encoder, &SOURCE_LAG, &ConstGauge::new(source.lag_seconds()))?;
+            if let Some(runway) = source.runway_seconds() {
+                single(&mut encoder, &BINLOG_RUNWAY, &ConstGauge::new(runway))?;
+            }
             single(&mut encoder, &SOURCE_TRANSACTIONS, &ConstCounter::new(source.transactions()))?;
             single(&mut encoder, &SOURCE_LARGE, &ConstCounter::new(source.large_transactions()))?;
             single(&mut encoder, &SOURCE_RECONNECTS, &ConstCounter::new(source.reconnects()))?;

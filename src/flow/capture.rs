@@ -96,6 +96,7 @@ impl Capture {
         let (report, server) = self.retry("MySQL is not there yet", inspect).await?;
         report.warnings.iter().for_each(|warning| warn!("{warning}"));
         if report.failures.is_empty() {
+            self.status.set_log_expiry(server.log_expiry);
             return Ok(server);
         }
         let failures: Vec<String> = report.failures.iter().map(ToString::to_string).collect();
@@ -107,6 +108,7 @@ impl Capture {
         let all: Vec<TableId> = (0..self.plan.tables.len()).filter_map(|index| u16::try_from(index).ok().map(TableId)).collect();
         self.retry("the snapshot is begun again", async || {
             let mut views = self.views(&all, None).await?;
+            self.status.set_needed();
             let limit_bytes = self.plan.limits.transaction_bytes;
             let mut assembler = Assembler::new(JsonMaker, &self.plan.tables, views.from.clone(), server.fold_case, limit_bytes);
             self.load(&mut views, &mut assembler).await?;
@@ -267,15 +269,19 @@ impl Capture {
 
     /// Whether the server behind the address can go on where we stopped (contract A2).
     async fn identify(&self, assembler: &mut Assembler<JsonMaker>) -> Result<Identity, Stop> {
-        match identity::ask(&self.mysql, assembler.position()).await {
-            Err(refused @ Error::Refused(_)) => Err(self.refused(&refused)),
-            Err(error) => Ok(Identity::Unreachable(error.to_string())),
-            Ok(Verdict::Same) => Ok(Identity::Same),
-            Ok(Verdict::Anew(why)) => {
+        let asked = match identity::ask(&self.mysql, assembler.position()).await {
+            Ok(asked) => asked,
+            Err(refused @ Error::Refused(_)) => return Err(self.refused(&refused)),
+            Err(error) => return Ok(Identity::Unreachable(error.to_string())),
+        };
+        self.status.set_log_expiry(asked.log_expiry);
+        match asked.verdict {
+            Verdict::Same => Ok(Identity::Same),
+            Verdict::Anew(why) => {
                 warn!("{why}");
                 Ok(Identity::Again)
             }
-            Ok(Verdict::Moved(server_uuid)) => {
+            Verdict::Moved(server_uuid) => {
                 warn!("the server behind {}:{} is now {server_uuid}, it has all our transactions", self.mysql.host, self.mysql.port);
                 if !assembler.is_settled() {
                     // Where the view stands is said in files of the server that is gone.
@@ -284,8 +290,8 @@ impl Capture {
                 assembler.moved(&server_uuid);
                 Ok(Identity::Same)
             }
-            Ok(Verdict::Lacking { reason: Reason::Reset, message }) => self.gone(Reason::Reset, message).map(|()| Identity::Again),
-            Ok(Verdict::Lacking { reason, message }) => {
+            Verdict::Lacking { reason: Reason::Reset, message } => self.gone(Reason::Reset, message).map(|()| Identity::Again),
+            Verdict::Lacking { reason, message } => {
                 let message = format!("{message}; restart Larder to read the tables again from a snapshot of it");
                 Err(Stop::Operator { reason, message })
             }

@@ -47,12 +47,15 @@ impl Charset {
     /// The collation of BINARY, VARBINARY and BLOB.
     pub const BINARY_COLLATION: u16 = 63;
 
-    /// The charset of a collation, by `information_schema.collations` of MySQL 9.7; `None` for numbers that do not stand there.
+    /// The charset of a collation, by `information_schema.collations` of MySQL 9.7 and of MariaDB 10.11, which gave its own collations
+    /// numbers from 576 on; `None` for numbers that stand in neither.
     pub fn of(collation: u16) -> Option<Charset> {
         let single = |name, upper| (name, Form::Single(upper));
         let (name, form) = match collation {
-            33 | 76 | 83 | 192..=215 | 223 => ("utf8mb3", Form::Utf8),
-            45 | 46 | 224..=247 | 255..=323 => ("utf8mb4", Form::Utf8),
+            // MariaDB: the same without padding.
+            1024..=2047 => return Self::of(collation - 1024),
+            33 | 76 | 83 | 192..=215 | 223 | 576..=607 | 2048..=2303 => ("utf8mb3", Form::Utf8),
+            45 | 46 | 224..=247 | 255..=323 | 608..=639 | 2304..=2559 => ("utf8mb4", Form::Utf8),
             Self::BINARY_COLLATION => ("binary", Form::Utf8),
             11 | 65 => single("ascii", &NO_UPPER),
             5 | 8 | 15 | 31 | 47..=49 | 94 => single("latin1", &tables::LATIN1),
@@ -79,10 +82,10 @@ impl Charset {
             38 | 43 => single("macce", &tables::MACCE),
             39 | 53 => single("macroman", &tables::MACROMAN),
             10 | 82 => ("swe7", Form::Swe7),
-            35 | 90 | 128..=151 | 159 => ("ucs2", Form::Ucs2),
-            54 | 55 | 101..=124 => ("utf16", Form::Utf16Be),
+            35 | 90 | 128..=151 | 159 | 640..=671 | 2560..=2815 => ("ucs2", Form::Ucs2),
+            54 | 55 | 101..=124 | 672..=703 | 2816..=3071 => ("utf16", Form::Utf16Be),
             56 | 62 => ("utf16le", Form::Utf16Le),
-            60 | 61 | 160..=183 => ("utf32", Form::Utf32),
+            60 | 61 | 160..=183 | 736..=767 | 3072..=3327 => ("utf32", Form::Utf32),
             1 | 84 => ("big5", Form::Multi(BIG5, tables::BIG5, big5)),
             28 | 87 => ("gbk", Form::Multi(GBK, tables::GBK, gbk)),
             24 | 86 => ("gb2312", Form::Multi(GBK, tables::GB2312, gb2312)),

@@ -197,6 +197,17 @@ pub async fn files(connection: &mut Conn) -> Result<Vec<(String, u64)>, Error> {
     Ok(rows.iter().filter_map(|row| Some((row.get_opt(0)?.ok()?, row.get_opt(1)?.ok()?))).collect())
 }
 
+/// How long the server keeps a binlog file after its last write; `None` where it never takes one away by itself.
+pub async fn log_expiry(connection: &mut Conn) -> Result<Option<Duration>, Error> {
+    let rows: Vec<(String, String)> = connection
+        .query("SHOW GLOBAL VARIABLES WHERE Variable_name IN ('binlog_expire_logs_seconds', 'binlog_expire_logs_auto_purge')")
+        .await?;
+    let value = |wanted: &str| rows.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str());
+    let purges = value("binlog_expire_logs_auto_purge") != Some("OFF");
+    let seconds = value("binlog_expire_logs_seconds").and_then(|seconds| seconds.parse::<f64>().ok()).unwrap_or(0.0);
+    Ok((purges && seconds > 0.0).then(|| Duration::from_secs_f64(seconds.min(1e9))))
+}
+
 /// A name as it stands in SQL.
 pub fn quote(name: &str) -> String {
     format!("`{}`", name.replace('`', "``"))

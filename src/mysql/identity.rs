@@ -3,6 +3,7 @@
 //! With GTIDs the executed set alone decides. Without them a position means something on one server only.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable as _;
@@ -61,12 +62,21 @@ pub fn judge(ours: &Position, now: &Position) -> Verdict {
     }
 }
 
+/// A server that was asked.
+#[derive(Debug)]
+pub struct Asked {
+    pub verdict: Verdict,
+    /// How long its binlog files stay after their last write; `None` for ever.
+    pub log_expiry: Option<Duration>,
+}
+
 /// Asks the server behind the address.
-pub async fn ask(plan: &MysqlPlan, ours: &Position) -> Result<Verdict, Error> {
+pub async fn ask(plan: &MysqlPlan, ours: &Position) -> Result<Asked, Error> {
     let mut connection = connect::connect(plan).await?;
     let now = connect::position(&mut connection).await?;
+    let log_expiry = connect::log_expiry(&mut connection).await?;
     let _ = connection.disconnect().await;
-    Ok(judge(ours, &now))
+    Ok(Asked { verdict: judge(ours, &now), log_expiry })
 }
 
 /// What a server that answered [`Error::Purged`] no longer has of what follows a position: `transactions <set>`, or files.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable as _;
 
-use super::connect::Error;
+use super::connect::{Error, quote};
 use crate::model::Position;
 use crate::model::position::GtidSet;
 
@@ -83,4 +83,42 @@ pub async fn may_replicate(connection: &mut Conn) -> Result<bool, Error> {
         grant.contains(" ON *.* ") && (grant.contains("REPLICATION SLAVE") || grant.contains("ALL PRIVILEGES"))
     };
     Ok(grants.iter().any(allows))
+}
+
+/// The foreign keys of a table by which the server changes its rows: name, and what it does. `information_schema` shows them only to
+/// those who may do more than SELECT.
+pub async fn cascades(connection: &mut Conn, database: &str, table: &str) -> Result<Vec<(String, String)>, Error> {
+    let shown: Result<Option<(String, String)>, _> =
+        connection.query_first(format!("SHOW CREATE TABLE {}.{}", quote(database), quote(table))).await;
+    match shown.map_err(Error::from) {
+        Ok(shown) => Ok(cascades_in(&shown.unwrap_or_default().1)),
+        // What is there instead of a table has been reported.
+        Err(Error::NoTable(_)) => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Lines like ``CONSTRAINT `name` FOREIGN KEY (`a`) REFERENCES `t` (`b`) ON DELETE CASCADE``.
+fn cascades_in(create: &str) -> Vec<(String, String)> {
+    let cascade = |line: &str| {
+        let (name, rest) = line.trim_start().strip_prefix("CONSTRAINT `")?.split_once("` FOREIGN KEY (")?;
+        let rules = rest.rsplit_once(')')?.1.trim().trim_end_matches(',');
+        let acts = rules.contains("CASCADE") || rules.contains("SET NULL");
+        acts.then(|| (name.to_owned(), rules.to_owned()))
+    };
+    create.lines().filter_map(cascade).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn foreign_keys_that_change_rows() {
+        let create = "CREATE TABLE `c` (\n  `id` int COMMENT 'ON DELETE CASCADE',\n  KEY `k` (`a`),\n  \
+            CONSTRAINT `one` FOREIGN KEY (`a`) REFERENCES `t` (`b`),\n  \
+            CONSTRAINT `two` FOREIGN KEY (`a`, `b`) REFERENCES `t` (`x`, `y`) ON DELETE CASCADE ON UPDATE NO ACTION,\n  \
+            CONSTRAINT `check` CHECK (`a` > 0)\n) ENGINE=InnoDB COMMENT='x'";
+        assert_eq!(cascades_in(create), [("two".to_owned(), "ON DELETE CASCADE ON UPDATE NO ACTION".to_owned())]);
+    }
 }

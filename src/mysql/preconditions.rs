@@ -1,6 +1,7 @@
 //! What must hold before a capture starts: all that does not is reported at once (exit 3).
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable as _;
@@ -41,6 +42,8 @@ impl Report {
 pub struct ServerInfo {
     /// Names of tables compare without case (`lower_case_table_names`).
     pub fold_case: bool,
+    /// How long binlog files stay after their last write; `None` for ever.
+    pub log_expiry: Option<Duration>,
 }
 
 /// Connects and looks; a server that cannot be reached is one more failure. For `larder check --connect`.
@@ -75,13 +78,13 @@ pub async fn inspect(connection: &mut Conn, mysql: &MysqlPlan, tables: &[TablePl
     let mut report = Report::default();
     let variables = variables(connection).await?;
     let variable = |name: &str| variables.get(name).map_or("", String::as_str);
-    settings(&mut report, mysql, &variables);
+    settings(&mut report, mysql, &variables, connect::is_mariadb(connection));
     rights(&mut report, connection, mysql, tables).await?;
     for plan in tables {
         table(&mut report, connection, plan).await?;
     }
     let fold_case = !matches!(variable("lower_case_table_names"), "" | "0");
-    Ok((report, ServerInfo { fold_case }))
+    Ok((report, ServerInfo { fold_case, log_expiry: connect::log_expiry(connection).await? }))
 }
 
 async fn variables(connection: &mut Conn) -> Result<HashMap<String, String>, Error> {
@@ -94,8 +97,15 @@ async fn variables(connection: &mut Conn) -> Result<HashMap<String, String>, Err
     Ok(rows.into_iter().collect())
 }
 
-fn settings(report: &mut Report, mysql: &MysqlPlan, variables: &HashMap<String, String>) {
+fn settings(report: &mut Report, mysql: &MysqlPlan, variables: &HashMap<String, String>, mariadb: bool) {
     let variable = |name: &str| variables.get(name).map_or("", String::as_str);
+    let set = |name: &str, value: &str| {
+        if mariadb {
+            format!("SET GLOBAL {name} = {value}, the same in the server's option file")
+        } else {
+            format!("SET PERSIST {name} = {value}")
+        }
+    };
     if variable("log_bin") != "ON" {
         report.fail("the server writes no binlog", "start it with log_bin");
     }
@@ -103,17 +113,18 @@ fn settings(report: &mut Report, mysql: &MysqlPlan, variables: &HashMap<String, 
         // A server that no longer has the variable has no other value either.
         let found = variable(name);
         if !found.is_empty() && found != wanted {
-            report.fail(format!("{name} is {found}"), format!("SET PERSIST {name} = {wanted}, and let open sessions reconnect"));
+            report.fail(format!("{name} is {found}"), format!("{}, and let open sessions reconnect", set(name, wanted)));
         }
     }
-    if variable("binlog_row_metadata") != "FULL" {
-        report.warnings.push(
-            "binlog_row_metadata is MINIMAL: names of columns come from the catalogue, and some ALTER statements make tables be read again; SET PERSIST binlog_row_metadata = FULL"
-                .into(),
-        );
+    let metadata = variable("binlog_row_metadata");
+    if metadata != "FULL" {
+        report.warnings.push(format!(
+            "binlog_row_metadata is {metadata}: names of columns come from the catalogue, and some ALTER statements make tables be read again; {}",
+            set("binlog_row_metadata", "FULL")
+        ));
     }
     if variable("server_id") == "0" {
-        report.fail("the server's server_id is 0, so nobody may replicate from it", "SET PERSIST server_id = 1");
+        report.fail("the server's server_id is 0, so nobody may replicate from it", set("server_id", "1"));
     } else if variable("server_id") == mysql.server_id.to_string() {
         report.fail(format!("mysql.server_id {} is the server's own", mysql.server_id), "choose another mysql.server_id");
     }

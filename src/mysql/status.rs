@@ -1,7 +1,7 @@
 //! What the outside sees of the capture while it runs, and asks of it. Written by `flow::capture`, read by HTTP and metrics.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 
@@ -21,6 +21,10 @@ pub struct SourceStatus {
     current_us: AtomicU64,
     /// Commit time of the last transaction applied, microseconds since the epoch.
     committed_us: AtomicU64,
+    /// When the first snapshot's stream position was taken, microseconds since the epoch.
+    needed_us: AtomicU64,
+    /// Microseconds that binlog files stay after their last write; 0 unknown, `u64::MAX` for ever.
+    log_expiry_us: AtomicU64,
     transactions: AtomicU64,
     large_transactions: AtomicU64,
     skipped_events: AtomicU64,
@@ -63,6 +67,24 @@ impl SourceStatus {
             return 0.0;
         }
         now_us().saturating_sub(current) as f64 / 1e6
+    }
+
+    /// Seconds until the server may purge a binlog file that is still needed; 0 when it may have, infinite where it purges none. `None`
+    /// before the server was asked.
+    ///
+    /// A file goes when nothing was written to it for as long as `binlog_expire_logs_seconds` says. What is needed next was written after
+    /// the time to which the tables are current, so the file it stands in goes at the earliest that long after that time:
+    /// expiry − lag. While the first snapshot is being read, its age takes the place of the lag.
+    pub fn runway_seconds(&self) -> Option<f64> {
+        let expiry = match self.log_expiry_us.load(Relaxed) {
+            0 => return None,
+            u64::MAX => return Some(f64::INFINITY),
+            expiry => expiry as f64 / 1e6,
+        };
+        let needed = self.needed_us.load(Relaxed);
+        let snapshot = self.current_us.load(Relaxed) == 0 && needed > 0;
+        let age = if snapshot { now_us().saturating_sub(needed) as f64 / 1e6 } else { self.lag_seconds() };
+        Some((expiry - age).max(0.0))
     }
 
     /// Commit time of the last transaction applied, microseconds since the epoch; `None` before the first.
@@ -109,6 +131,16 @@ impl SourceStatus {
 impl SourceStatus {
     pub(crate) fn set_awaited(&self, awaited: &str) {
         *self.awaited.lock() = awaited.to_owned();
+    }
+
+    /// A snapshot has taken the position from which the stream will follow.
+    pub(crate) fn set_needed(&self) {
+        self.needed_us.store(now_us(), Relaxed);
+    }
+
+    pub(crate) fn set_log_expiry(&self, expiry: Option<Duration>) {
+        let us = expiry.map_or(u64::MAX, |expiry| u64::try_from(expiry.as_micros()).unwrap_or(u64::MAX).max(1));
+        self.log_expiry_us.store(us, Relaxed);
     }
 
     /// Events arrive. Whether this is news.
@@ -175,4 +207,26 @@ fn add(counter: &AtomicU64, more: u64) {
 
 fn now_us() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_runway_is_the_expiry_less_what_the_tables_are_behind() {
+        let status = SourceStatus::default();
+        assert_eq!(status.runway_seconds(), None);
+        status.set_log_expiry(None);
+        assert_eq!(status.runway_seconds(), Some(f64::INFINITY));
+        status.set_log_expiry(Some(Duration::from_secs(100)));
+        assert_eq!(status.runway_seconds(), Some(100.0));
+        status.needed_us.store(now_us() - 30_000_000, Relaxed);
+        let runway = || status.runway_seconds().expect("the expiry is known");
+        assert!((69.0..=70.0).contains(&runway()), "a first snapshot that takes long: {}", runway());
+        status.current_us.store(now_us() - 10_000_000, Relaxed);
+        assert!((89.0..=90.0).contains(&runway()), "{}", runway());
+        status.current_us.store(now_us() - 1_000_000_000, Relaxed);
+        assert_eq!(runway(), 0.0);
+    }
 }
