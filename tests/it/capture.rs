@@ -11,7 +11,7 @@ use larder::mysql::SourceStatus;
 use larder::table::{Lookup, State, Tables};
 use tokio::sync::watch;
 
-use crate::support::{Fault, Mysql, Proxy, unique, wait_for};
+use crate::support::{Mysql, unique, wait_for};
 
 pub(crate) const SOON: Duration = Duration::from_secs(30);
 
@@ -193,55 +193,6 @@ fn transactions_are_seen_whole_over_rotations_savepoints_and_xa() {
 }
 
 #[test]
-fn b21_an_xa_transaction_prepared_before_the_start_is_read_when_it_commits() {
-    let mysql = Mysql::shared();
-    let database = items(mysql);
-    mysql.exec(&format!(
-        "xa start '{database}'; insert into {database}.items values (8, 'c'); xa end '{database}'; xa prepare '{database}'"
-    ));
-    let capture = Capture::of(mysql, &[&format!("{database}.items")]);
-    assert_eq!(capture.row("items", "8"), None);
-    mysql.exec(&format!("xa commit '{database}'"));
-    capture.wait_row("items", "8", Some(r#"{"id":8,"name":"c"}"#));
-}
-
-#[test]
-fn b13_compressed_transactions_and_tagged_gtids() {
-    let mysql = Mysql::shared();
-    let database = items(mysql);
-    let capture = Capture::of(mysql, &[&format!("{database}.items")]);
-    let mut session = mysql.session();
-    session.exec(&format!("use {database}; set binlog_transaction_compression = on; insert into items values (3, repeat('c', 40)); begin; insert into items values (4, 'd'); delete from items where id = 1; commit"));
-    session.exec("alter table items comment 'in between'; update items set name = 'e' where id = 3");
-    capture.wait_row("items", "3", Some(r#"{"id":3,"name":"e"}"#));
-    session.exec("set gtid_next = 'automatic:blue'; insert into items values (5, 'tagged')");
-    capture.wait_row("items", "5", Some(r#"{"id":5,"name":"tagged"}"#));
-    assert!(capture.tables.view().at().contains(":blue:"), "{}", capture.tables.view().at());
-    session.exec("set binlog_transaction_compression = off; insert into items values (6, 'plain')");
-    capture.wait_row("items", "6", Some(r#"{"id":6,"name":"plain"}"#));
-    capture.wait_same("items", || select_items(mysql, &format!("{database}.items")));
-    // With tags in the set the stream is resumed and a capture is started anew.
-    let again = Capture::of(mysql, &[&format!("{database}.items")]);
-    again.wait_same("items", || select_items(mysql, &format!("{database}.items")));
-}
-
-#[test]
-fn b22_rows_changed_by_statement_stop_their_table_alone() {
-    let mysql = Mysql::shared();
-    let database = items(mysql);
-    mysql.exec(&format!(
-        "create table {database}.more (id int primary key, name varchar(50)); create table {database}.others (id int primary key)"
-    ));
-    let capture = Capture::of(mysql, &[&format!("{database}.items"), &format!("{database}.more")]);
-    let mut session = mysql.session();
-    session
-        .exec(&format!("use {database}; set binlog_format = statement; insert into others values (1); insert into items values (3, 'x')"));
-    capture.wait_stopped("items", Reason::StatementFormat);
-    session.exec("set binlog_format = row; insert into more values (1, 'on')");
-    capture.wait_row("more", "1", Some(r#"{"id":1,"name":"on"}"#));
-}
-
-#[test]
 fn rows_above_16_mb_and_every_image_of_them() {
     let mysql = Mysql::shared();
     let database = mysql.database("capture");
@@ -369,44 +320,6 @@ fn a_server_without_gtids_metadata_and_checksums() {
 }
 
 #[test]
-fn killed_connections_and_servers_cost_nothing_and_purged_logs_end_the_capture() {
-    let mysql = Mysql::start(&[]);
-    let database = items(&mysql);
-    let source = format!("{database}.items");
-    let proxy = Proxy::to(&mysql.address);
-    let capture = Capture::with(&mysql.config_at(&proxy.address), &sections(&[&source]));
-    capture.wait_ready();
-    let dumps = || mysql.rows::<u64>("select id from information_schema.processlist where command like 'Binlog Dump%'");
-    for id in dumps() {
-        mysql.exec(&format!("kill {id}; insert into {source} values (3, 'x')"));
-    }
-    capture.wait_row("items", "3", Some(r#"{"id":3,"name":"x"}"#));
-    mysql.kill();
-    assert_eq!(capture.row("items", "3").as_deref(), Some(r#"{"id":3,"name":"x"}"#), "rows stay usable");
-    mysql.restart();
-    mysql.exec(&format!("insert into {source} values (4, 'y')"));
-    capture.wait_row("items", "4", Some(r#"{"id":4,"name":"y"}"#));
-    // B27: bytes vanish without a word; after three heartbeats the connection is given up.
-    proxy.set(Fault::Stall);
-    mysql.exec(&format!("insert into {source} values (5, 'z')"));
-    wait_for("the silence to be noticed", SOON, || if capture.status.connected() { Err("connected".into()) } else { Ok(()) });
-    proxy.set(Fault::None);
-    capture.wait_row("items", "5", Some(r#"{"id":5,"name":"z"}"#));
-    capture.wait_same("items", || select_items(&mysql, &source));
-    // B02
-    proxy.set(Fault::Cut);
-    mysql.exec(&format!(
-        "insert into {source} values (6, 'lost'); flush binary logs; insert into {source} values (7, 'x'); flush binary logs"
-    ));
-    mysql.exec("purge binary logs before now() + interval 1 second");
-    proxy.set(Fault::None);
-    match capture.end() {
-        Err(Stop::Operator { reason: Reason::Purged, message }) => assert!(message.contains("restart Larder"), "{message}"),
-        other => panic!("{other:?}"),
-    }
-}
-
-#[test]
 fn n19_hostile_settings_of_the_server() {
     let mysql = Mysql::start(&[]);
     let database = items(&mysql);
@@ -491,22 +404,4 @@ fn tls_as_configured_and_passwords_without_it() {
     mysql.exec("flush privileges");
     Capture::with(&mysql.config(), &tables).wait_ready();
     let _ = std::fs::remove_file(path);
-}
-
-#[test]
-fn b31_two_captures_with_one_server_id() {
-    let mysql = Mysql::start(&[]);
-    let database = items(&mysql);
-    let source = format!("{database}.items");
-    let config = |id: u32| format!("{}server_id = {id}\n", mysql.config());
-    let start = |id: u32| {
-        let text = format!("name = \"capture\"\n{}[kafka]\nbrokers = \"127.0.0.1:1\"\n{}", config(id), sections(&[&source]));
-        Capture::start(config::parse(&text, "test.toml", std::path::Path::new("")).unwrap_or_else(|errors| panic!("{errors}")))
-    };
-    let (one, two) = (start(77), start(77));
-    wait_for("one of two with the same server id to give up", SOON, || {
-        if [&one, &two].iter().any(|capture| capture.is_over()) { Ok(()) } else { Err("both run".to_owned()) }
-    });
-    let over = if one.is_over() { one } else { two };
-    assert!(matches!(over.end(), Err(Stop::Operator { reason: Reason::ServerIdClash, .. })));
 }

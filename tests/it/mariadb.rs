@@ -156,8 +156,7 @@ fn restarts_several_domains_and_purged_logs_of_a_mariadb() {
     session.exec(&format!("set gtid_domain_id = 7; insert into {source} values (3, 'other domain')"));
     session.exec(&format!("set gtid_domain_id = 0; flush binary logs; insert into {source} values (4, 'rotated')"));
     capture.wait_row("items", "4", Some(r#"{"id":4,"name":"rotated"}"#));
-    let dumps = || mysql.rows::<u64>("select id from information_schema.processlist where command like 'Binlog Dump%'");
-    for id in dumps() {
+    for id in mysql.dumps() {
         mysql.exec(&format!("kill {id}; insert into {source} values (5, 'x')"));
     }
     capture.wait_row("items", "5", Some(r#"{"id":5,"name":"x"}"#));
@@ -170,7 +169,7 @@ fn restarts_several_domains_and_purged_logs_of_a_mariadb() {
     assert!(capture.status.reconnects() > 1, "{}", capture.status.reconnects());
     proxy.set(Fault::Cut);
     // A file that a stream is being read from is not purged.
-    for id in dumps() {
+    for id in mysql.dumps() {
         mysql.exec(&format!("kill {id}"));
     }
     mysql.exec(&format!(

@@ -83,6 +83,11 @@ impl Container {
         block_on(self.inner().start()).expect("start the container again");
     }
 
+    /// Its address among the containers.
+    pub fn inner_address(&self) -> String {
+        docker(&["inspect", "--format", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", self.inner().id()]).trim().to_owned()
+    }
+
     pub fn is_running(&self) -> bool {
         block_on(self.inner().is_running()).unwrap_or(false)
     }

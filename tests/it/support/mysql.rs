@@ -113,6 +113,36 @@ impl Mysql {
         self.wait_ready();
     }
 
+    /// Makes this server a replica of another one, by GTID; it can be written to all the same.
+    pub fn replicate(&self, source: &Self) {
+        source.exec(&format!(
+            r#"set sql_log_bin = 0; create user if not exists replica identified by "{PASSWORD}"; grant replication slave on *.* to replica"#
+        ));
+        self.exec(&format!(
+            r#"change replication source to source_host = "{}", source_port = 3306, source_user = "replica", source_password = "{PASSWORD}",
+               source_auto_position = 1, get_source_public_key = 1, source_connect_retry = 1; start replica"#,
+            source.container.inner_address()
+        ));
+    }
+
+    /// Waits until this server has executed all that another one has.
+    #[track_caller]
+    pub fn wait_caught_up(&self, source: &Self) {
+        let executed: Vec<String> = source.rows("select @@global.gtid_executed");
+        let done: Vec<Option<u8>> = self.rows(&format!("select wait_for_executed_gtid_set('{}', 30)", executed[0].replace('\n', "")));
+        assert_eq!(
+            done,
+            [Some(0)],
+            "{:?}",
+            self.rows::<String>("select concat(last_error_message, channel_name) from performance_schema.replication_connection_status")
+        );
+    }
+
+    /// Connections that read the binlog.
+    pub fn dumps(&self) -> Vec<u64> {
+        self.rows("select id from information_schema.processlist where command like 'Binlog Dump%'")
+    }
+
     /// Makes a database of a name nobody else uses.
     pub fn database(&self, prefix: &str) -> String {
         let name = unique(prefix);

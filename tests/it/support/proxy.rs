@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
@@ -32,6 +33,7 @@ pub enum Fault {
 pub struct Proxy {
     /// `host:port` on which it listens.
     pub address: String,
+    target: Arc<Mutex<String>>,
     fault: watch::Sender<Fault>,
     answers: Arc<Answers>,
 }
@@ -50,8 +52,14 @@ impl Proxy {
         let address = listener.local_addr().expect("a bound address").to_string();
         let (fault, seen) = watch::channel(Fault::None);
         let answers = Arc::new(Answers::default());
-        RUNTIME.spawn(accept(listener, target.to_owned(), seen, Arc::clone(&answers)));
-        Self { address, fault, answers }
+        let target = Arc::new(Mutex::new(target.to_owned()));
+        RUNTIME.spawn(accept(listener, Arc::clone(&target), seen, Arc::clone(&answers)));
+        Self { address, target, fault, answers }
+    }
+
+    /// Passes new connections on to another server; those there are stay.
+    pub fn turn_to(&self, target: &str) {
+        *self.target.lock() = target.to_owned();
     }
 
     pub fn set(&self, fault: Fault) {
@@ -65,11 +73,14 @@ impl Proxy {
     }
 }
 
-async fn accept(listener: TcpListener, target: String, mut fault: watch::Receiver<Fault>, answers: Arc<Answers>) {
+async fn accept(listener: TcpListener, target: Arc<Mutex<String>>, mut fault: watch::Receiver<Fault>, answers: Arc<Answers>) {
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((client, _)) => { tokio::spawn(connect(client, target.clone(), fault.clone(), Arc::clone(&answers))); }
+                Ok((client, _)) => {
+                    let target = target.lock().clone();
+                    tokio::spawn(connect(client, target, fault.clone(), Arc::clone(&answers)));
+                }
                 Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
                 Err(error) => panic!("the proxy cannot accept: {error}"),
             },
