@@ -100,6 +100,11 @@ impl Charset {
         Some(Charset { name, form })
     }
 
+    /// As the server names it.
+    pub fn name(self) -> &'static str {
+        self.name
+    }
+
     /// The text as UTF-8, and whether invalid bytes were replaced by U+FFFD.
     #[inline]
     pub fn decode(self, bytes: &[u8], invalid: InvalidText) -> Result<(Cow<'_, str>, bool), Fault> {

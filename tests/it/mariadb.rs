@@ -214,3 +214,93 @@ fn preconditions_of_a_mariadb() {
         assert!(text.contains(part), "{part} is missing in:\n{text}");
     }
 }
+
+/// Columns and values of every common type, and how they are shown.
+const TYPES: &[(&str, &[(&str, &str)])] = &[
+    ("tinyint", &[("-128", "-128"), ("127", "127")]),
+    ("tinyint unsigned", &[("255", "255")]),
+    ("smallint unsigned", &[("65535", "65535")]),
+    ("mediumint", &[("-8388608", "-8388608"), ("-1", "-1")]),
+    ("int unsigned", &[("4294967295", "4294967295")]),
+    ("bigint unsigned", &[("18446744073709551615", "18446744073709551615")]),
+    ("bigint", &[("-9223372036854775808", "-9223372036854775808")]),
+    ("decimal(30,5)", &[("-1234567890123456789012345.00001", "\"-1234567890123456789012345.00001\""), ("0", "\"0.00000\"")]),
+    ("float", &[("0.1", "0.1"), ("-3.5e30", "-3.5e30")]),
+    ("double", &[("0.1", "0.1"), ("1.7976931348623157e308", "1.7976931348623157e308")]),
+    ("bit(9)", &[("b'100000001'", "257")]),
+    ("year", &[("2024", "2024"), ("'0000'", "0")]),
+    ("date", &[("'2024-02-29'", "\"2024-02-29\"")]),
+    ("time(3)", &[("'-838:59:58.999'", "\"-838:59:58.999\""), ("'00:00:00.5'", "\"00:00:00.500\"")]),
+    ("datetime(6)", &[("'2024-01-02 03:04:05.000006'", "\"2024-01-02T03:04:05.000006\"")]),
+    ("datetime", &[("'1000-01-01 00:00:00'", "\"1000-01-01T00:00:00\"")]),
+    ("timestamp(3) null", &[("'2024-01-02 05:04:05.25'", "\"2024-01-02T03:04:05.250Z\"")]),
+    ("char(5) character set latin1", &[("'ü€ a '", "\"ü€ a\"")]),
+    ("varchar(20) character set utf8mb4 collate utf8mb4_uca1400_ai_ci", &[("'😀 '", "\"😀 \"")]),
+    ("varchar(20) character set utf8mb3 collate utf8mb3_general_nopad_ci", &[("'é'", "\"é\"")]),
+    ("varchar(20) character set utf16", &[("'é'", "\"é\"")]),
+    ("mediumtext", &[("repeat('ab', 3)", "\"ababab\"")]),
+    ("binary(4)", &[("x'01ff00'", "\"Af8AAA==\"")]),
+    ("varbinary(10)", &[("x'00ff00'", "\"AP8A\"")]),
+    ("blob", &[("x'00ff'", "\"AP8=\"")]),
+    ("enum('a','it''s','é')", &[("'é'", "\"é\""), ("'it''s'", "\"it's\"")]),
+    ("set('x','y','z')", &[("'x,z'", "\"x,z\""), ("''", "\"\"")]),
+    // LONGTEXT with a check: shown as the text it is.
+    ("json", &[(r#"'{"a": [1, 2.0]}'"#, r#""{\"a\": [1, 2.0]}""#)]),
+];
+
+#[test]
+fn every_common_type_of_a_mariadb_is_the_same_in_snapshot_stream_and_select() {
+    let mysql = Mysql::start_mariadb(&[]);
+    let database = mysql.database("types");
+    let source = format!("{database}.free");
+    let columns: Vec<String> = TYPES.iter().enumerate().map(|(index, (kind, _))| format!("c{index} {kind}")).collect();
+    let mut session = mysql.session();
+    session.exec(&format!(
+        "set sql_mode = '', time_zone = '+02:00'; set names utf8mb4; create table {source} (id int primary key, {}, g point, v int as (c0 + 1) virtual, s int as (c0 + 2) stored)",
+        columns.join(", ")
+    ));
+    let mut id = 0;
+    for metadata in ["FULL", "MINIMAL", "NO_LOG"] {
+        session.exec(&format!("set global binlog_row_metadata = {metadata}"));
+        let capture = Capture::of(&mysql, &[&source]);
+        let first = id;
+        for (index, (_, values)) in TYPES.iter().enumerate() {
+            for (value, _) in *values {
+                id += 1;
+                session.exec(&format!("insert into {source} (id, c{index}) values ({id}, {value})"));
+            }
+        }
+        id += 1;
+        session.exec(&format!("insert into {source} (id, c0, g) values ({id}, 5, point(1, 2))"));
+        wait_for("all rows", Duration::from_secs(30), || {
+            if capture.row("free", &id.to_string()).is_some() { Ok(()) } else { Err(String::new()) }
+        });
+        let snapshot = Capture::of(&mysql, &[&source]);
+        let mut shown = first;
+        for (index, (kind, values)) in TYPES.iter().enumerate() {
+            for (_, expected) in *values {
+                shown += 1;
+                let row = capture.row("free", &shown.to_string()).unwrap_or_default();
+                assert!(row.contains(&format!("\"c{index}\":{expected},\"")), "{metadata} {kind}: {expected} in {row}");
+            }
+        }
+        for id in 1..=id {
+            assert_eq!(capture.row("free", &id.to_string()), snapshot.row("free", &id.to_string()), "{metadata}");
+        }
+        let last = snapshot.row("free", &id.to_string()).unwrap_or_default();
+        assert!(last.ends_with(r#""v":6,"s":7}"#), "generated columns: {last}");
+    }
+}
+
+/// The numbers of collations that only MariaDB has.
+#[test]
+fn the_charsets_of_a_mariadbs_collations() {
+    let mysql = Mysql::shared_mariadb();
+    let collations: Vec<(String, String, u16)> =
+        mysql.rows("select full_collation_name, character_set_name, id from information_schema.collation_character_set_applicability");
+    assert!(collations.len() > 300, "{}", collations.len());
+    for (collation, charset, id) in collations {
+        let known = larder::mysql::charset::Charset::of(id).map(|known| known.name());
+        assert_eq!(known, Some(charset.as_str()), "{collation} {id}");
+    }
+}
