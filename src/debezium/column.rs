@@ -77,7 +77,7 @@ impl Codec {
             ColumnType::DateTime { .. } => Codec::DateTime(unit(publish.time, TimeUnit::Micros)),
             &ColumnType::Timestamp { digits } => Codec::Timestamp { digits },
             ColumnType::Enum { labels } if labels.iter().all(|label| !label.is_empty()) => Codec::Label,
-            ColumnType::Text { .. } | ColumnType::Enum { .. } | ColumnType::Set { .. } => Codec::Text,
+            ColumnType::Text { .. } | ColumnType::Enum { .. } | ColumnType::Set { .. } | ColumnType::MariaDb(_) => Codec::Text,
             ColumnType::Binary { .. } | ColumnType::Bytes => Codec::Bytes(publish.binary),
             ColumnType::Json => Codec::Json,
             ColumnType::Geometry { point: true } => Codec::Point,

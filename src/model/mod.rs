@@ -14,7 +14,7 @@ pub use change::{Change, Transaction};
 pub use key::{Key, KeyKind};
 pub use position::Position;
 pub use row::{Row, RowBuilder};
-pub use schema::{Column, ColumnType, Schema};
+pub use schema::{Column, ColumnType, MariaDbType, Schema};
 pub use stop::{Reason, Stop};
 pub use value::Value;
 

@@ -68,6 +68,31 @@ pub enum ColumnType {
         point: bool,
     },
     Vector,
+    /// Shown as the text that MariaDB makes of it.
+    MariaDb(MariaDbType),
+}
+
+/// Types of MariaDB that lie in the binlog as BINARY.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MariaDbType {
+    Uuid,
+    Inet4,
+    Inet6,
+}
+
+impl MariaDbType {
+    /// Its name in SQL.
+    pub fn name(self) -> &'static str {
+        match self {
+            MariaDbType::Uuid => "UUID",
+            MariaDbType::Inet4 => "INET4",
+            MariaDbType::Inet6 => "INET6",
+        }
+    }
+
+    pub fn bytes(self) -> usize {
+        if self == MariaDbType::Inet4 { 4 } else { 16 }
+    }
 }
 
 impl Schema {

@@ -6,7 +6,7 @@ use mysql_async::{Conn, Params, Row};
 use super::cascades;
 use super::connect::{self, Error};
 use crate::config::plan::TablePlan;
-use crate::model::{Column, ColumnType, Reason, Schema};
+use crate::model::{Column, ColumnType, MariaDbType, Reason, Schema};
 
 /// A table that can be captured.
 #[derive(Debug, Clone)]
@@ -317,6 +317,10 @@ impl Described {
         let unsigned = self.full_type.contains("unsigned") || self.full_type.contains("zerofill");
         let integer = |bytes| Some(ColumnType::Integer { bytes, unsigned });
         let small = |number: Option<u64>| u8::try_from(number.unwrap_or(0)).ok();
+        // MariaDB compresses the values of such a column, also in the binlog.
+        if self.full_type.contains("COMPRESSED") {
+            return None;
+        }
         match self.data_type.as_str() {
             "tinyint" => integer(1),
             "smallint" => integer(2),
@@ -340,6 +344,9 @@ impl Described {
             "enum" => Some(ColumnType::Enum { labels: labels(&self.full_type)? }),
             "set" => Some(ColumnType::Set { labels: labels(&self.full_type)? }),
             "json" => Some(ColumnType::Json),
+            "uuid" => Some(ColumnType::MariaDb(MariaDbType::Uuid)),
+            "inet4" => Some(ColumnType::MariaDb(MariaDbType::Inet4)),
+            "inet6" => Some(ColumnType::MariaDb(MariaDbType::Inet6)),
             "vector" => Some(ColumnType::Vector),
             "point" => Some(ColumnType::Geometry { point: true }),
             "geometry" | "linestring" | "polygon" | "multipoint" | "multilinestring" | "multipolygon" | "geomcollection"

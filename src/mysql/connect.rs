@@ -204,8 +204,8 @@ pub async fn log_expiry(connection: &mut Conn) -> Result<Option<Duration>, Error
         .await?;
     let value = |wanted: &str| rows.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str());
     let purges = value("binlog_expire_logs_auto_purge") != Some("OFF");
-    let seconds = value("binlog_expire_logs_seconds").and_then(|seconds| seconds.parse::<f64>().ok()).unwrap_or(0.0);
-    Ok((purges && seconds > 0.0).then(|| Duration::from_secs_f64(seconds.min(1e9))))
+    let seconds = value("binlog_expire_logs_seconds").and_then(|seconds| seconds.split('.').next()?.parse::<u64>().ok()).unwrap_or(0);
+    Ok((purges && seconds > 0).then(|| Duration::from_secs(seconds)))
 }
 
 /// A name as it stands in SQL.

@@ -4,6 +4,8 @@
 //! columns, then their values). Reading goes in two steps: first the place of every value is found, which checks all lengths and
 //! costs little; then only the columns wanted are decoded, one by one, when whoever makes something of the row asks for them.
 
+use std::io::Write as _;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use super::cursor::{Cursor, Fault, big_endian, bit, little_endian};
@@ -12,7 +14,8 @@ use super::table_map::TableMap;
 use super::wire::{self, Wire};
 use super::{charset::Charset, text};
 use crate::config::plan::InvalidText;
-use crate::model::{ColumnType, Reason, Schema, Value};
+use crate::model::position::Uuid;
+use crate::model::{ColumnType, MariaDbType, Reason, Schema, Value};
 
 /// Why rows cannot be read; the table they belong to stops with `reason`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -158,6 +161,7 @@ enum Format {
     Json,
     Geometry,
     Vector,
+    MariaDb(MariaDbType),
     /// Not among the columns wanted.
     Skipped,
 }
@@ -339,6 +343,7 @@ impl Format {
             ColumnType::Json => Format::Json,
             ColumnType::Geometry { .. } => Format::Geometry,
             ColumnType::Vector => Format::Vector,
+            ColumnType::MariaDb(kind) => Format::MariaDb(*kind),
             _ => Format::Plain,
         })
     }
@@ -368,6 +373,7 @@ impl Format {
             Format::Set(labels) => set(labels, little_endian(bytes), scratch),
             Format::Json => json::write_text(bytes, scratch).and_then(|()| json_value(scratch)),
             Format::Geometry => geometry(bytes),
+            Format::MariaDb(kind) => mariadb(*kind, bytes, scratch),
             Format::Vector if bytes.len().is_multiple_of(4) => Ok(Value::Vector(bytes.into())),
             Format::Vector => Err(Fault::Invalid("a VECTOR that is no row of float32 numbers")),
             Format::Skipped => Err(Fault::Invalid("a column that is not wanted")),
@@ -411,6 +417,52 @@ fn set<'v>(labels: &'v [String], bits: u64, scratch: &'v mut Vec<u8>) -> Result<
         scratch.extend_from_slice(label.as_bytes());
     }
     std::str::from_utf8(scratch).map(|text| Value::Text(text.into())).map_err(|_| Fault::Invalid("a SET label that is no text"))
+}
+
+/// In the order of the text, highest byte first; as with BINARY, zero bytes at the end are not there.
+fn mariadb<'v>(kind: MariaDbType, bytes: &[u8], scratch: &'v mut Vec<u8>) -> Result<Value<'v>, Fault> {
+    let mut whole = [0; 16];
+    whole
+        .get_mut(..bytes.len())
+        .filter(|_| bytes.len() <= kind.bytes())
+        .ok_or(Fault::Invalid("a value longer than its type"))?
+        .copy_from_slice(bytes);
+    let [a, b, c, d, ..] = whole;
+    let written = match kind {
+        MariaDbType::Uuid => write!(scratch, "{}", Uuid(whole)),
+        MariaDbType::Inet4 => write!(scratch, "{}", Ipv4Addr::new(a, b, c, d)),
+        MariaDbType::Inet6 => inet6(&Ipv6Addr::from(whole), scratch),
+    };
+    let text = written.ok().and_then(|()| std::str::from_utf8(scratch).ok());
+    text.map(|text| Value::Text(text.into())).ok_or(Fault::Invalid("a value that is no text"))
+}
+
+/// The longest run of zero groups, the first of equals and even one alone, is `::`; what maps an IPv4 address, or has nothing but one,
+/// ends as one. Rust's own form (RFC 5952) differs in both.
+fn inet6(address: &Ipv6Addr, out: &mut Vec<u8>) -> std::io::Result<()> {
+    let groups = address.segments();
+    let run = |start: usize| groups[start..].iter().take_while(|&&group| group == 0).count();
+    // `max_by_key` would take the last of equals.
+    let (gap, length) = (0..8).map(|start| (start, run(start))).fold((0, 0), |best, run| if run.1 > best.1 { run } else { best });
+    let last = u32::from(groups[6]) << 16 | u32::from(groups[7]);
+    let has_ipv4 = groups[..5] == [0; 5] && (groups[5] == 0xffff || groups[5] == 0 && last > 1);
+    let mut index = 0;
+    while index < 8 {
+        if length > 0 && index == gap {
+            out.extend_from_slice(b"::");
+            index += length;
+            continue;
+        }
+        if index > 0 && index != gap + length {
+            out.push(b':');
+        }
+        if has_ipv4 && index == 6 {
+            return write!(out, "{}", Ipv4Addr::from(last));
+        }
+        write!(out, "{:x}", groups[index])?;
+        index += 1;
+    }
+    Ok(())
 }
 
 /// Four bytes of SRID, little-endian, then WKB.

@@ -167,6 +167,9 @@ impl Part {
             (Part::Bytes(bytes), ColumnType::Text { .. }, Some((charset, collation))) => {
                 format!("CONVERT(X'{}' USING {charset}) COLLATE {collation}", hex(bytes))
             }
+            // The server reads the text only where it is no binary string.
+            (Part::Bytes(bytes), ColumnType::MariaDb(_), _) if is_plain(bytes) => format!("'{}'", String::from_utf8_lossy(bytes)),
+            (Part::Text(text), ColumnType::MariaDb(_), _) if is_plain(text.as_bytes()) => format!("'{text}'"),
             (Part::Text(text), _, Some((charset, collation))) => {
                 format!("CONVERT(CONVERT(X'{}' USING utf8mb4) USING {charset}) COLLATE {collation}", hex(text.as_bytes()))
             }
@@ -193,9 +196,15 @@ impl Part {
             ColumnType::Date => format!("CAST({literal} AS DATE)"),
             ColumnType::DateTime { .. } | ColumnType::Timestamp { .. } => format!("CAST({literal} AS DATETIME(6))"),
             ColumnType::Time { .. } => format!("CAST({literal} AS TIME(6))"),
+            ColumnType::MariaDb(kind) => format!("CAST({literal} AS {})", kind.name()),
             _ => literal,
         }
     }
+}
+
+/// Whether the text of a UUID or an address needs no escape in SQL.
+fn is_plain(text: &[u8]) -> bool {
+    text.iter().all(|b| b.is_ascii_hexdigit() || matches!(b, b'-' | b':' | b'.'))
 }
 
 fn is_number(digits: &[u8]) -> bool {

@@ -60,7 +60,7 @@ fn read<'a>(sent: &'a Sent, kind: &ColumnType, invalid: InvalidText) -> Result<V
                 (text, true) => Value::ReplacedText(text),
             }
         }
-        (ColumnType::Enum { .. } | ColumnType::Set { .. }, Sent::Bytes(bytes)) => Value::Text(utf8(bytes)?.into()),
+        (ColumnType::Enum { .. } | ColumnType::Set { .. } | ColumnType::MariaDb(_), Sent::Bytes(bytes)) => Value::Text(utf8(bytes)?.into()),
         (ColumnType::Binary { .. } | ColumnType::Bytes, Sent::Bytes(bytes)) => Value::Bytes(bytes.as_slice().into()),
         (ColumnType::Json, Sent::Bytes(bytes)) => {
             let mut compact = Vec::with_capacity(bytes.len());

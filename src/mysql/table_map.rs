@@ -91,7 +91,13 @@ impl TableMap {
     /// `known`; a column count or type that disagrees is an error, for then `known` is not the table the rows were written for.
     pub fn schema(&self, known: &Schema) -> Result<Schema, DecodeError> {
         if self.has_names() {
-            let columns = self.columns.iter().map(|column| column.described(None)).collect::<Result<_, _>>()?;
+            // Types of MariaDB that look like BINARY are told by the catalogue alone.
+            let told = |column: &MapColumn| {
+                let of_mariadb =
+                    |known: &&Column| matches!(known.kind, ColumnType::MariaDb(_)) && Some(&known.name) == column.name.as_ref();
+                known.columns.iter().find(of_mariadb).filter(|known| column.fits(&known.kind))
+            };
+            let columns = self.columns.iter().map(|column| column.described(told(column))).collect::<Result<_, _>>()?;
             return Ok(Schema { columns, key: self.key.clone().unwrap_or_default() });
         }
         if known.columns.len() != self.columns.len() {
@@ -278,8 +284,14 @@ impl MapColumn {
         Ok(Column { name, kind, nullable: self.nullable })
     }
 
+    /// Whether a column of this type of MariaDB lies in the binlog as this one does.
+    fn fits(&self, kind: &ColumnType) -> bool {
+        matches!((kind, self.wire), (ColumnType::MariaDb(kind), Wire::Variable { max, .. }) if self.code == code::STRING && usize::from(max) == kind.bytes())
+    }
+
     fn characters(&self, max: u16, known: Option<&ColumnType>) -> Option<ColumnType> {
         match (self.collation, known) {
+            (None | Some(Charset::BINARY_COLLATION), Some(kind)) if self.fits(kind) => Some(kind.clone()),
             (Some(Charset::BINARY_COLLATION), _) if self.code == code::STRING => Some(ColumnType::Binary { bytes: max }),
             (Some(Charset::BINARY_COLLATION), _) => Some(ColumnType::Bytes),
             (Some(collation), _) => Some(ColumnType::Text { collation }),
