@@ -4,8 +4,8 @@
 //! columns, then their values). Reading goes in two steps: first the place of every value is found, which checks all lengths and
 //! costs little; then only the columns wanted are decoded, one by one, when whoever makes something of the row asks for them.
 
+use core::net::{Ipv4Addr, Ipv6Addr};
 use std::io::Write as _;
-use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use super::cursor::{Cursor, Fault, big_endian, bit, little_endian};

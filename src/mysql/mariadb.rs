@@ -68,9 +68,11 @@ pub async fn visible(connection: &mut Conn, after: Option<&GtidSet>) -> Result<P
 }
 
 /// Tells the server where the stream that is asked for next begins; it is then asked for without file and offset.
+///
+/// Strict, so that a server whose history has gone another way since says so, instead of going on at its next higher number.
 pub async fn prepare_stream(connection: &mut Conn, from: &GtidSet) -> Result<(), Error> {
     let statement = format!(
-        "SET @mariadb_slave_capability = {CAPABILITY}, @slave_connect_state = '{from}', @slave_gtid_strict_mode = 0, @slave_gtid_ignore_duplicates = 0"
+        "SET @mariadb_slave_capability = {CAPABILITY}, @slave_connect_state = '{from}', @slave_gtid_strict_mode = 1, @slave_gtid_ignore_duplicates = 0"
     );
     Ok(connection.query_drop(statement).await?)
 }

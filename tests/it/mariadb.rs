@@ -5,7 +5,7 @@ use std::time::Duration;
 use larder::model::{Reason, Stop};
 
 use crate::capture::{Capture, items, plan, sections, select_items};
-use crate::support::{Fault, Mysql, Proxy, wait_for};
+use crate::support::{Fault, Mysql, Proxy, wait_for, wait_until};
 
 #[test]
 fn rows_follow_inserts_updates_deletes_and_key_changes_of_a_mariadb() {
@@ -365,4 +365,84 @@ fn uuids_and_addresses_of_a_mariadb() {
         Capture::start(plan(&mysql.config(), &sections(&[&format!("{database}.packed")]))).end().is_err(),
         "compressed columns are refused"
     );
+}
+
+/// A MariaDB and its replica, whose files have other names, and a table `items`.
+fn pair() -> (Mysql, Mysql, String) {
+    let primary = Mysql::start_mariadb(&[]);
+    let replica = Mysql::start_mariadb(&["--server-id=2", "--log-bin=other", "--log-slave-updates=ON"]);
+    let database = items(&primary);
+    replica.replicate_mariadb(&primary);
+    wait_caught_up(&replica, &primary);
+    (primary, replica, format!("{database}.items"))
+}
+
+fn wait_caught_up(replica: &Mysql, primary: &Mysql) {
+    let end: Vec<String> = primary.rows("select @@gtid_binlog_pos");
+    let done: Vec<Option<i64>> = replica.rows(&format!("select master_gtid_wait('{}', 30)", end[0]));
+    assert_eq!(done, [Some(0)], "the replica has {:?} of {}", replica.rows::<String>("select @@gtid_slave_pos"), end[0]);
+}
+
+#[test]
+fn b06_failover_to_a_replica_of_a_mariadb() {
+    let (primary, replica, source) = pair();
+    let proxy = Proxy::to(&primary.address);
+    let capture = Capture::with(&primary.config_at(&proxy.address), &sections(&[&source]));
+    capture.wait_ready();
+    let read_once = capture.tables.summaries()[0].snapshot_rows;
+    for id in 100..150 {
+        primary.exec(&format!("insert into {source} values ({id}, 'n{id}'); update {source} set name = 'u{id}' where id = {}", id - 5));
+    }
+    capture.wait_row("items", "120", Some(r#"{"id":120,"name":"u125"}"#));
+    proxy.set(Fault::Cut);
+    primary.exec(&format!("delete from {source} where id = 2"));
+    wait_caught_up(&replica, &primary);
+    replica.exec("stop slave");
+    replica.exec(&format!("insert into {source} values (500, 'at the new one')"));
+    proxy.turn_to(&replica.address);
+    proxy.set(Fault::None);
+    capture.wait_row("items", "500", Some(r#"{"id":500,"name":"at the new one"}"#));
+    capture.wait_same("items", || select_items(&replica, &source));
+    assert_eq!(capture.tables.summaries()[0].snapshot_rows, read_once, "it went on by GTID");
+    let position = capture.status.position().unwrap_or_default();
+    assert!(position.starts_with("mariadb-2-") && position.contains("/other.") && position.contains("/0-2-"), "{position}");
+}
+
+#[test]
+fn b08_a_lossy_failover_of_a_mariadb_ends_the_capture() {
+    let (primary, replica, source) = pair();
+    let proxy = Proxy::to(&primary.address);
+    let fail_over = |capture: &Capture| {
+        proxy.turn_to(&replica.address);
+        proxy.set(Fault::Cut);
+        wait_until("the cut to be noticed", Duration::from_secs(30), || !capture.status.connected());
+        proxy.set(Fault::None);
+    };
+    let capture = Capture::with(&primary.config_at(&proxy.address), &sections(&[&source]));
+    capture.wait_ready();
+    replica.exec("stop slave");
+    for id in 100..150 {
+        primary.exec(&format!("insert into {source} values ({id}, 'lost')"));
+    }
+    capture.wait_row("items", "149", Some(r#"{"id":149,"name":"lost"}"#));
+    replica.exec(&format!("insert into {source} values (500, 'another history')"));
+    fail_over(&capture);
+    match capture.end() {
+        Err(Stop::Operator { reason: Reason::ServerReplaced, message }) => {
+            assert!(message.contains("it executed 0-2-") && message.contains("applied here are 0-1-"), "{message}");
+        }
+        other => panic!("{other:?}"),
+    }
+    // Numbers alone no longer tell when the other history has become the longer one.
+    proxy.turn_to(&primary.address);
+    let capture = Capture::with(&primary.config_at(&proxy.address), &sections(&[&source]));
+    capture.wait_ready();
+    for id in 600..700 {
+        replica.exec(&format!("insert into {source} values ({id}, 'another history')"));
+    }
+    fail_over(&capture);
+    match capture.end() {
+        Err(Stop::Operator { reason: Reason::Reset, message }) => assert!(message.contains("cannot go on"), "{message}"),
+        other => panic!("{other:?}"),
+    }
 }

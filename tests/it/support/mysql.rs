@@ -125,6 +125,18 @@ impl Mysql {
         ));
     }
 
+    /// The same between two MariaDBs.
+    pub fn replicate_mariadb(&self, source: &Self) {
+        source.exec(&format!(
+            "set sql_log_bin = 0; create user if not exists replica identified by \"{PASSWORD}\"; grant replication slave on *.* to replica"
+        ));
+        self.exec(&format!(
+            "change master to master_host = \"{}\", master_port = 3306, master_user = \"replica\", master_password = \"{PASSWORD}\", \
+             master_use_gtid = slave_pos, master_connect_retry = 1; start slave",
+            source.container.inner_address()
+        ));
+    }
+
     /// Waits until this server has executed all that another one has.
     #[track_caller]
     pub fn wait_caught_up(&self, source: &Self) {
