@@ -84,12 +84,19 @@ impl Declared {
                 }
                 _ => return None,
             },
-            ColumnType::Text { .. } | ColumnType::Enum { .. } | ColumnType::Set { .. } | ColumnType::Binary { .. } | ColumnType::Bytes
+            ColumnType::Text { .. }
+            | ColumnType::Enum { .. }
+            | ColumnType::Set { .. }
+            | ColumnType::Binary { .. }
+            | ColumnType::Bytes
+            | ColumnType::MariaDb(_)
                 if self.expression =>
             {
                 return None;
             }
-            ColumnType::Text { .. } | ColumnType::Enum { .. } | ColumnType::Set { .. } => Value::Text(default.to_owned().into()),
+            ColumnType::Text { .. } | ColumnType::Enum { .. } | ColumnType::Set { .. } | ColumnType::MariaDb(_) => {
+                Value::Text(default.to_owned().into())
+            }
             ColumnType::Binary { bytes } => {
                 let mut value = bytes_of(default)?;
                 value.resize(usize::from(*bytes).max(value.len()), 0);

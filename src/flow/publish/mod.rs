@@ -342,7 +342,7 @@ impl Publisher {
     /// Whether the server can go on at the progress, and what it says of the tables.
     async fn known(&self, progress: &mut Progress) -> Result<(bool, Vec<(Schema, Known)>), Ended> {
         if let Some(ours) = &mut progress.position {
-            match identity::ask(&self.mysql, ours).await? {
+            match identity::ask(&self.mysql, ours).await?.verdict {
                 Verdict::Same => {}
                 Verdict::Moved(server_uuid) => {
                     info!("the server is now {server_uuid}, it has all transactions that were published");
