@@ -6,6 +6,7 @@ use larder::model::{Reason, Stop};
 use serde_json::json;
 
 use crate::capture::{Capture, items, plan, sections, select_items};
+use crate::positions::one_of_two_gives_up;
 use crate::support::{Daemon, Fault, Kafka, Mysql, Proxy, unique, wait_for, wait_until};
 
 #[test]
@@ -479,4 +480,9 @@ fn changes_of_a_mariadb_are_published_and_go_on_after_a_restart() {
     let ops: Vec<_> = records[4..].iter().map(|record| record.value.as_ref().map(|_| record.json()["op"].clone())).collect();
     assert_eq!(ops, [Some(json!("d")), None, Some(json!("c"))]);
     assert_eq!(records[6].json()["after"], json!({ "id": 9, "name": "xa" }));
+}
+
+#[test]
+fn b31_two_captures_of_a_mariadb_with_one_server_id() {
+    one_of_two_gives_up(&Mysql::start_mariadb(&[]));
 }
