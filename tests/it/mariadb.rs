@@ -5,7 +5,7 @@ use std::time::Duration;
 use larder::model::{Reason, Stop};
 use serde_json::json;
 
-use crate::capture::{Capture, items, plan, sections, select_items};
+use crate::capture::{Capture, items, large_rows, plan, sections, select_items};
 use crate::positions::one_of_two_gives_up;
 use crate::support::{Daemon, Fault, Kafka, Mysql, Proxy, unique, wait_for, wait_until};
 
@@ -485,4 +485,9 @@ fn changes_of_a_mariadb_are_published_and_go_on_after_a_restart() {
 #[test]
 fn b31_two_captures_of_a_mariadb_with_one_server_id() {
     one_of_two_gives_up(&Mysql::start_mariadb(&[]));
+}
+
+#[test]
+fn rows_above_16_mb_of_a_mariadb() {
+    large_rows(&Mysql::start_mariadb(&["--max-allowed-packet=64M"]));
 }
