@@ -31,9 +31,6 @@ use crate::table::{Tables, Unreadable};
 /// Connections lost within this time of their start count as quick.
 const QUICK: Duration = Duration::from_secs(30);
 
-/// Pause before tables are read again because of a purge: binlogs that go while they are read must not make it a tight loop.
-const READ_AGAIN: Duration = Duration::from_secs(1);
-
 /// So many quick disconnects that name our server id are no accident (contract A3).
 const CLASHES: u32 = 3;
 
@@ -78,10 +75,17 @@ enum Ended {
 impl Capture {
     async fn run(&self) -> Result<Never, Stop> {
         let server = self.check().await?;
+        // Binlogs that go while the tables are read, or a server that never lets us follow, must not make this a tight loop.
+        let mut pause = backoff();
         loop {
             let mut assembler = self.snapshot(server).await?;
+            let began = Instant::now();
             self.follow(&mut assembler).await?;
+            if began.elapsed() > QUICK {
+                pause = backoff();
+            }
             warn!("the tables are read again from the beginning");
+            tokio::time::sleep(pause.next().unwrap_or(LONGEST_WAIT)).await;
         }
     }
 
@@ -247,14 +251,10 @@ impl Capture {
                     let message = format!(
                         "the server no longer has all that follows {at}: {missing} is missing ({text}); raise binlog_expire_logs_seconds so that it does not happen again"
                     );
-                    self.gone(Reason::Purged, message)?;
-                    tokio::time::sleep(READ_AGAIN).await;
-                    return Ok(());
+                    return self.gone(Reason::Purged, message);
                 }
                 Error::Reset(text) => {
-                    self.gone(Reason::Reset, format!("the server cannot go on at {}: {text}", assembler.position()))?;
-                    tokio::time::sleep(READ_AGAIN).await;
-                    return Ok(());
+                    return self.gone(Reason::Reset, format!("the server cannot go on at {}: {text}", assembler.position()));
                 }
             }
             tokio::time::sleep(backoff.next().unwrap_or(LONGEST_WAIT)).await;

@@ -61,6 +61,8 @@ impl From<mysql_async::Error> for Error {
                 // ER_SOURCE_FATAL_ERROR_READING_BINLOG tells by its text alone what happened.
                 1236 => binlog_error(text),
                 1789 => Error::Purged(text),
+                // ER_SLAVE_SAME_ID of MariaDB.
+                4052 => Error::ServerIdClash(text),
                 _ => Error::Lost(text),
             },
             mysql_async::Error::Driver(
@@ -77,7 +79,7 @@ impl From<mysql_async::Error> for Error {
 
 fn binlog_error(text: String) -> Error {
     let has = |part: &str| text.contains(part);
-    if has("same server_uuid/server_id") || has("same server_id") {
+    if has("same server_uuid/server_id") {
         Error::ServerIdClash(text)
     } else if has("purged") || has("Could not find first log file name") || has("Could not find GTID state requested") {
         Error::Purged(text)

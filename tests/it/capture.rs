@@ -195,7 +195,11 @@ fn transactions_are_seen_whole_over_rotations_savepoints_and_xa() {
 
 #[test]
 fn rows_above_16_mb_and_every_image_of_them() {
-    let mysql = Mysql::shared();
+    large_rows(Mysql::shared());
+}
+
+/// Rows above the largest packet of the protocol, in stream and snapshot.
+pub fn large_rows(mysql: &Mysql) {
     let database = mysql.database("capture");
     mysql.exec(&format!("create table {database}.large (id int primary key, text longtext)"));
     let capture = Capture::of(mysql, &[&format!("{database}.large")]);

@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use larder::model::{Reason, Stop};
+use serde_json::json;
 
-use crate::capture::{Capture, items, plan, sections, select_items};
-use crate::support::{Fault, Mysql, Proxy, wait_for, wait_until};
+use crate::capture::{Capture, items, large_rows, plan, sections, select_items};
+use crate::positions::one_of_two_gives_up;
+use crate::support::{Daemon, Fault, Kafka, Mysql, Proxy, unique, wait_for, wait_until};
 
 #[test]
 fn rows_follow_inserts_updates_deletes_and_key_changes_of_a_mariadb() {
@@ -445,4 +447,47 @@ fn b08_a_lossy_failover_of_a_mariadb_ends_the_capture() {
         Err(Stop::Operator { reason: Reason::Reset, message }) => assert!(message.contains("cannot go on"), "{message}"),
         other => panic!("{other:?}"),
     }
+}
+
+/// Change topics of a MariaDB: its GTIDs in the records, and the place to go on at after a restart.
+#[test]
+fn changes_of_a_mariadb_are_published_and_go_on_after_a_restart() {
+    let (mysql, kafka, name) =
+        (Mysql::start_mariadb(&["--log-bin-compress=ON", "--log-bin-compress-min-len=10"]), Kafka::shared(), unique("pub"));
+    let database = items(&mysql);
+    let config = format!(
+        "name = \"{name}\"\ninstance = \"one\"\n{}{}[tables.items]\nmysql = \"{database}.items\"\npublish = {{ topic = \"{name}.items\" }}\n[http]\nlisten = \"127.0.0.1:0\"\n",
+        mysql.config(),
+        kafka.config()
+    );
+    let mut daemon = Daemon::start(&config, &[]);
+    daemon.wait_ready();
+    let wait = |count| kafka.wait_for_records(&format!("{name}.items"), count, Duration::from_secs(60));
+    wait(2);
+    mysql.exec(&format!(
+        "use {database}; begin; insert into items values (3, repeat('c', 40)); update items set name = 'A' where id = 1; commit"
+    ));
+    let end: Vec<String> = mysql.rows("select @@gtid_binlog_pos");
+    let records = wait(4);
+    let update = records[3].json();
+    assert_eq!((&update["op"], &update["before"]["name"], &update["after"]["name"]), (&json!("u"), &json!("one"), &json!("A")));
+    assert_eq!((&update["source"]["gtid"], records[3].header("larder-origin")), (&json!(end[0]), Some(format!("{}/1", end[0]).as_str())));
+    assert_eq!(daemon.terminate(), Some(0));
+    mysql.exec(&format!("use {database}; delete from items where id = 2; xa start 'x'; insert into items values (9, 'xa'); xa end 'x'; xa prepare 'x'; xa commit 'x'; flush binary logs"));
+    daemon.start_again();
+    daemon.wait_ready();
+    let records = wait(7);
+    let ops: Vec<_> = records[4..].iter().map(|record| record.value.as_ref().map(|_| record.json()["op"].clone())).collect();
+    assert_eq!(ops, [Some(json!("d")), None, Some(json!("c"))]);
+    assert_eq!(records[6].json()["after"], json!({ "id": 9, "name": "xa" }));
+}
+
+#[test]
+fn b31_two_captures_of_a_mariadb_with_one_server_id() {
+    one_of_two_gives_up(&Mysql::start_mariadb(&[]));
+}
+
+#[test]
+fn rows_above_16_mb_of_a_mariadb() {
+    large_rows(&Mysql::start_mariadb(&["--max-allowed-packet=64M"]));
 }

@@ -351,8 +351,12 @@ fn b27_a_silent_line_is_given_up_after_three_heartbeats() {
 
 #[test]
 fn b31_two_captures_with_one_server_id() {
-    let mysql = Mysql::start(&[]);
-    let database = items(&mysql);
+    one_of_two_gives_up(&Mysql::start(&[]));
+}
+
+/// Two captures with the same server id end each other's streams, until one of them says so.
+pub fn one_of_two_gives_up(mysql: &Mysql) {
+    let database = items(mysql);
     let source = format!("{database}.items");
     let config = |id: u32| format!("{}server_id = {id}\n", mysql.config());
     let start = |id: u32| {
