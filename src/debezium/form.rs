@@ -295,3 +295,152 @@ fn with_text(before: &str, text: &str, after: &str) -> Box<[u8]> {
 fn number(number: impl itoa::Integer, out: &mut Vec<u8>) {
     out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::plan::{BigintUnsignedMode, BinaryMode, DecimalMode, TimeMode};
+    use crate::debezium::{ColumnDefault, ColumnDetails, Op, Snapshot, Source};
+
+    fn table() -> Schema {
+        let column = |name: &str, kind, nullable| Column { name: name.into(), kind, nullable };
+        let columns = vec![
+            column("b", ColumnType::Text { collation: 255 }, false),
+            column("at", ColumnType::DateTime { digits: 0 }, true),
+            column("a", ColumnType::Integer { bytes: 1, unsigned: false }, false),
+            column("e", ColumnType::Enum { labels: vec!["x".into()] }, true),
+        ];
+        Schema { columns, key: vec![2, 0] }
+    }
+
+    fn plan() -> TablePlan {
+        TablePlan::new("t", "shop", "t")
+    }
+
+    fn publish(time: TimeMode) -> PublishPlan {
+        PublishPlan {
+            topic: "shop.t".into(),
+            schemas: false,
+            time,
+            decimal: DecimalMode::String,
+            bigint_unsigned: BigintUnsignedMode::Long,
+            binary: BinaryMode::Bytes,
+            tombstones: true,
+            transactions: false,
+            partitions: 1,
+        }
+    }
+
+    fn form(plan: &TablePlan, time: TimeMode) -> Result<Form, Error> {
+        Form::new(&table(), plan, &publish(time), &Details::default(), "shop")
+    }
+
+    fn row(form: &mut Form, values: &[Value<'_>]) -> Result<(String, String), Error> {
+        // What stands before a row in the buffer is not its own.
+        let (mut out, mut key) = (b"before".to_vec(), Vec::new());
+        form.begin(&mut out);
+        for (column, value) in values.iter().enumerate() {
+            form.push(&mut out, column, value)?;
+        }
+        let row = form.end(&mut out);
+        form.row_key(&out[row.clone()], &mut key);
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("text");
+        Ok((text(&out[row]), text(&key)))
+    }
+
+    fn moment(year: u16, month: u8) -> Value<'static> {
+        Value::DateTime { year, month, day: 1, hour: 0, minute: 0, second: 1, micros: 0 }
+    }
+
+    fn text(text: &str) -> Value<'_> {
+        Value::Text(text.into())
+    }
+
+    #[test]
+    fn rows_stand_in_the_order_of_the_table_and_keys_in_that_of_the_key() {
+        let mut form = form(&plan(), TimeMode::AdaptiveTimeMicroseconds).expect("a form");
+        let written = row(&mut form, &[text("y\""), moment(1970, 1), Value::Int(-1), Value::Null]).expect("a row");
+        assert_eq!(written, (r#"{"b":"y\"","at":1000,"a":-1,"e":null}"#.into(), r#"{"a":-1,"b":"y\""}"#.into()));
+        let again = row(&mut form, &[text(""), moment(1970, 0), Value::Int(12), text("")]).expect("a row");
+        assert_eq!(again, (r#"{"b":"","at":null,"a":12,"e":""}"#.into(), r#"{"a":12,"b":""}"#.into()));
+        assert_eq!(form.take_counts(), Counts { zero_dates: 1, invalid_enums: 1, replaced_texts: 0 });
+        assert_eq!(form.take_counts(), Counts::default());
+    }
+
+    #[test]
+    fn the_plan_chooses_columns_key_and_booleans() {
+        let chosen =
+            TablePlan { columns: Some(vec!["a".into(), "b".into()]), key: Some(vec!["b".into()]), booleans: vec!["a".into()], ..plan() };
+        let mut form = form(&chosen, TimeMode::Connect).expect("a form");
+        assert_eq!(form.source_columns(), [Some(0), None, Some(1), None]);
+        assert_eq!(row(&mut form, &[text("y"), Value::Int(1)]), Ok((r#"{"b":"y","a":true}"#.into(), r#"{"b":"y"}"#.into())));
+        let mut key = Vec::new();
+        form.write_key(br#"{"b":"y"}"#, &mut key);
+        assert_eq!(key, br#"{"b":"y"}"#);
+    }
+
+    #[test]
+    fn a_plan_that_does_not_fit_is_refused() {
+        let refused = |plan: TablePlan| form(&plan, TimeMode::Connect).err().expect("refused").to_string();
+        assert_eq!(refused(TablePlan { columns: Some(vec!["a".into(), "x".into()]), ..plan() }), "shop.t has no column x");
+        assert_eq!(refused(TablePlan { columns: Some(vec!["a".into()]), ..plan() }), "the columns chosen of shop.t leave out the key");
+        assert_eq!(
+            refused(TablePlan { booleans: vec!["b".into()], ..plan() }),
+            "column b of shop.t is listed in booleans but is no TINYINT"
+        );
+        let keyless = Schema { key: vec![], ..table() };
+        let error = Form::new(&keyless, &plan(), &publish(TimeMode::Connect), &Details::default(), "shop").err().expect("refused");
+        assert_eq!(error.to_string(), "shop.t has no primary key, and no key is configured");
+    }
+
+    #[test]
+    fn a_value_without_a_form_names_its_column_and_spoils_no_other_row() {
+        let mut form = form(&plan(), TimeMode::Nanoseconds).expect("a form");
+        let error = row(&mut form, &[text("y"), moment(1677, 1)]).expect_err("out of range");
+        assert_eq!(error.to_string(), "column at: a time that 64 bits of nanoseconds cannot hold (1677 to 2262)");
+        let error = row(&mut form, &[Value::Int(1)]).expect_err("another type");
+        assert_eq!(error.to_string(), "column b: a value of another type than its column");
+        let (_, key) = row(&mut form, &[text("y"), moment(2262, 1), Value::Int(1), text("x")]).expect("a row");
+        assert_eq!(key, r#"{"a":1,"b":"y"}"#);
+    }
+
+    #[test]
+    fn defaults_that_are_unreadable_in_a_mode_are_left_out() {
+        let details =
+            |default| Details { columns: vec![ColumnDetails { name: "at".into(), default: Some(default), declared_digits: false }] };
+        let schema = |default| {
+            let publish = PublishPlan { schemas: true, ..publish(TimeMode::Nanoseconds) };
+            let form = Form::new(&table(), &plan(), &publish, &details(default), "shop").expect("a form");
+            String::from_utf8(form.value_prefix.to_vec()).expect("text")
+        };
+        let at = |default: &str| format!(r#""name":"io.debezium.time.NanoTimestamp","version":1{default},"field":"at""#);
+        assert!(schema(ColumnDefault::Now).contains(&at(r#","default":0"#)));
+        assert!(schema(ColumnDefault::Value(moment(1970, 1))).contains(&at(r#","default":1000000000"#)));
+        for none in [moment(1000, 1), moment(1970, 0), Value::Null, Value::Int(1)] {
+            assert!(schema(ColumnDefault::Value(none)).contains(&at("")));
+        }
+    }
+
+    #[test]
+    fn a_truncation_has_no_rows() {
+        let form = form(&plan(), TimeMode::Connect).expect("a form");
+        let source = Source {
+            ts_us: 1_999,
+            snapshot: Snapshot::False,
+            server_id: 7,
+            gtid: None,
+            file: "binlog.000001",
+            pos: 4,
+            row: 0,
+            thread: None,
+        };
+        let mut value = Vec::new();
+        let record = Record { op: Op::Truncate, before: None, after: None, source: &source, now_ns: 2_000_001, transaction: None };
+        form.write_value(&record, &mut value);
+        let expected = format!(
+            r#"{{"before":null,"after":null,"source":{{"version":"{}","connector":"mysql","name":"shop","ts_ms":1,"snapshot":"false","db":"shop","sequence":null,"ts_us":1999,"ts_ns":1999000,"table":"t","server_id":7,"gtid":null,"file":"binlog.000001","pos":4,"row":0,"thread":null,"query":null}},"transaction":null,"op":"t","ts_ms":2,"ts_us":2000,"ts_ns":2000001}}"#,
+            env!("CARGO_PKG_VERSION")
+        );
+        assert_eq!(String::from_utf8(value).expect("text"), expected);
+    }
+}

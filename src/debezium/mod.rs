@@ -128,3 +128,6 @@ pub enum Error {
     #[error("column {column}: {what}")]
     Value { column: String, what: &'static str },
 }
+
+#[cfg(test)]
+mod tests;

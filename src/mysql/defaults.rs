@@ -42,7 +42,7 @@ pub struct Declared {
 pub fn described(column: &Column, full_type: &str, default: Option<&Declared>) -> ColumnDetails {
     ColumnDetails {
         name: column.name.clone(),
-        default: default.and_then(|default| default.value(&column.kind)),
+        default: default.and_then(|default| default.value(&column.kind, full_type)),
         declared_digits: column.kind == ColumnType::Float && full_type.contains('('),
     }
 }
@@ -61,7 +61,7 @@ impl Declared {
         }
     }
 
-    fn value(&self, kind: &ColumnType) -> Option<ColumnDefault> {
+    fn value(&self, kind: &ColumnType, full_type: &str) -> Option<ColumnDefault> {
         let default = self.text.as_str();
         let value = match kind {
             ColumnType::Integer { unsigned: false, .. } => Value::Int(default.parse().ok()?),
@@ -90,12 +90,7 @@ impl Declared {
                 return None;
             }
             ColumnType::Text { .. } | ColumnType::Enum { .. } | ColumnType::Set { .. } => Value::Text(default.to_owned().into()),
-            ColumnType::Binary { bytes } => {
-                let mut value = bytes_of(default)?;
-                value.resize(usize::from(*bytes).max(value.len()), 0);
-                Value::Bytes(value.into())
-            }
-            ColumnType::Bytes => Value::Bytes(bytes_of(default)?.into()),
+            ColumnType::Binary { .. } | ColumnType::Bytes => Value::Bytes(bytes_of(default, full_type)?.into()),
             ColumnType::Decimal { .. } | ColumnType::Json | ColumnType::Geometry { .. } | ColumnType::Vector => return None,
         };
         Some(ColumnDefault::Value(value))
@@ -158,11 +153,12 @@ fn small(number: u32) -> Option<u8> {
     u8::try_from(number).ok().filter(|&number| number < 100)
 }
 
-/// `0x00FF41`; anything else is the bytes themselves.
-fn bytes_of(default: &str) -> Option<Vec<u8>> {
-    let Some(digits) = default.strip_prefix("0x") else { return Some(default.as_bytes().to_vec()) };
+/// `0x61FF41`. The catalogue cuts a value at its first zero byte, so only one that fills its column is known to be whole.
+fn bytes_of(default: &str, full_type: &str) -> Option<Vec<u8>> {
+    let width: usize = full_type.split_once('(')?.1.strip_suffix(')')?.parse().ok()?;
     let pair = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
-    digits.as_bytes().chunks(2).map(pair).collect()
+    let bytes: Vec<u8> = default.strip_prefix("0x")?.as_bytes().chunks(2).map(pair).collect::<Option<_>>()?;
+    (bytes.len() == width).then_some(bytes)
 }
 
 #[cfg(test)]
@@ -171,7 +167,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn read(kind: ColumnType, text: &str) -> Option<ColumnDefault> {
-        Declared::of_mysql(text, "").value(&kind)
+        Declared::of_mysql(text, "").value(&kind, "varbinary(3)")
     }
 
     fn value(kind: ColumnType, text: &str) -> Option<Value<'static>> {
@@ -193,8 +189,8 @@ mod tests {
             Some(Value::Timestamp { seconds: 981_173_106, micros: 700_000 })
         );
         assert_eq!(value(ColumnType::Timestamp { digits }, "0000-00-00 00:00:00"), Some(Value::Timestamp { seconds: 0, micros: 0 }));
-        assert_eq!(value(ColumnType::Binary { bytes: 4 }, "0x00FF"), Some(Value::Bytes(vec![0, 255, 0, 0].into())));
-        assert_eq!(value(ColumnType::Bytes, "0x00F"), Some(Value::Bytes(vec![0, 15].into())));
+        assert_eq!(bytes_of("0x61FF41", "varbinary(3)"), Some(vec![0x61, 0xFF, 0x41]));
+        assert_eq!((bytes_of("0x61", "binary(3)"), bytes_of("0x", "varbinary(5)"), bytes_of("abc", "binary(3)")), (None, None, None));
         assert_eq!(read(ColumnType::DateTime { digits }, "CURRENT_TIMESTAMP(6)"), Some(ColumnDefault::Now));
         assert_eq!(read(ColumnType::DateTime { digits }, "(now() + interval 1 day)"), None);
         assert_eq!(read(ColumnType::Decimal { precision: 5, scale: 2 }, "pi()"), None);
@@ -202,13 +198,13 @@ mod tests {
 
     #[test]
     fn mariadb_quotes_texts() {
-        let text = |text: &str| Declared::of_mariadb(text)?.value(&ColumnType::Text { collation: 45 });
+        let text = |text: &str| Declared::of_mariadb(text)?.value(&ColumnType::Text { collation: 45 }, "text");
         let value = |text: &str| Some(ColumnDefault::Value(Value::Text(text.to_owned().into())));
         assert_eq!(text("'it''s'"), value("it's"));
         assert_eq!(text("'NULL'"), value("NULL"));
         assert_eq!((text("NULL"), text("uuid()")), (None, None));
         let now = Declared::of_mariadb("current_timestamp()").expect("an expression");
-        assert_eq!(now.value(&ColumnType::DateTime { digits: 0 }), Some(ColumnDefault::Now));
+        assert_eq!(now.value(&ColumnType::DateTime { digits: 0 }, "datetime"), Some(ColumnDefault::Now));
     }
 
     proptest! {
