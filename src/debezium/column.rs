@@ -258,7 +258,7 @@ fn time(unit: TimeUnit, micros: i64, out: &mut Vec<u8>) -> Result<(), &'static s
 fn needed_digits(micros: u32) -> u8 {
     let mut digits = 6;
     let mut rest = micros;
-    while digits > 0 && rest % 10 == 0 {
+    while digits > 0 && rest.is_multiple_of(10) {
         rest /= 10;
         digits -= 1;
     }

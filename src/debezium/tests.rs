@@ -190,15 +190,14 @@ fn events() -> Vec<Event> {
     fixture("events.txt").lines().map(event).collect()
 }
 
-/// Of `column` by the catalogue's words: table → column → full type, default, extra.
-fn catalogue() -> BTreeMap<String, BTreeMap<String, (String, Option<String>, String)>> {
-    let mut tables: BTreeMap<String, BTreeMap<_, _>> = BTreeMap::new();
-    for line in fixture("columns.txt").lines() {
+/// Full type and default, by table and column.
+fn catalogue() -> BTreeMap<(String, String), (String, Option<Declared>)> {
+    let column = |line: &str| {
         let (table, column, full_type, default, extra): (String, String, String, Option<String>, String) =
             serde_json::from_str(line).expect("a line of columns.txt");
-        tables.entry(table).or_default().insert(column, (full_type, default, extra));
-    }
-    tables
+        ((table, column), (full_type, default.map(|text| Declared::of_mysql(&text, &extra))))
+    };
+    fixture("columns.txt").lines().map(column).collect()
 }
 
 /// The members of a JSON object as texts, in order.
@@ -304,8 +303,7 @@ impl Tables {
                     let schema = map.schema(&Schema { columns: vec![], key: vec![] }).expect("full metadata");
                     let plan = plan(connector, &map.table);
                     let columns = schema.columns.iter().map(|column| {
-                        let (full_type, default, extra) = &catalogue[&map.table][&column.name];
-                        let default = default.as_deref().map(|text| Declared::of_mysql(text, extra));
+                        let (full_type, default) = &catalogue[&(map.table.clone(), column.name.clone())];
                         described(column, full_type, default.as_ref())
                     });
                     let details = Details { columns: columns.collect() };
@@ -515,15 +513,15 @@ impl Comparison {
             return debezium.to_owned();
         }
         let schema = self.tables.forms[table].1.row_schema();
-        let mut row = String::new();
+        let mut row = Vec::new();
         for ((column, debezium), (ours_column, ours)) in members(debezium).into_iter().zip(members(ours)) {
             assert_eq!(column, ours_column, "{table}");
             let kind = &schema.columns[schema.column_index(column).expect("a column")].kind;
             let difference = Difference { table, column, kind, key, snapshot, debezium, ours };
             self.wrong.extend(unknown(&difference, &mut self.occurred));
-            row += &format!("{}\"{column}\":{ours}", if row.is_empty() { "{" } else { "," });
+            row.push(format!("\"{column}\":{ours}"));
         }
-        row + "}"
+        format!("{{{}}}", row.join(","))
     }
 
     fn record(&mut self, table: &str, golden: &Golden, ours: Option<&Ours>, op: Op) {
@@ -567,7 +565,7 @@ impl Comparison {
         self.tables.forms[table].1.write_value(&record, &mut written);
         let written = String::from_utf8(written).expect("text");
         let snapshot = op == Op::Read;
-        let mut expected = String::new();
+        let mut expected = Vec::new();
         for (name, debezium) in members(value) {
             let text = match name {
                 "before" => self.expected(table, key, debezium, before.unwrap_or("null"), snapshot),
@@ -575,9 +573,9 @@ impl Comparison {
                 "source" => debezium.replace(DEBEZIUM, env!("CARGO_PKG_VERSION")),
                 _ => debezium.to_owned(),
             };
-            expected += &format!("{}\"{name}\":{text}", if expected.is_empty() { "{" } else { "," });
+            expected.push(format!("\"{name}\":{text}"));
         }
-        expected.push('}');
+        let expected = format!("{{{}}}", expected.join(","));
         if let Some(schema) = self.recorded.schemas.get(&(table.to_owned(), "value".to_owned())) {
             let (_, payload) = written.split_once(r#","payload":"#).expect("schema and payload");
             assert!(schema.starts_with('{') && payload.ends_with('}'));
