@@ -101,8 +101,7 @@ impl Form {
         };
         let (mut key_prefix, mut value_prefix) = (Vec::new(), Vec::new());
         if publish.schemas {
-            // A key has no default: Debezium gives it none.
-            let fields: Vec<Field<'_>> = key.iter().map(|&index| Field { default: None, ..field(index) }).collect();
+            let fields: Vec<Field<'_>> = key.iter().map(|&index| field(index)).collect();
             key_prefix.extend_from_slice(br#"{"schema":"#);
             schema::key(&publish.topic, &fields, &mut key_prefix);
             key_prefix.extend_from_slice(br#","payload":"#);
