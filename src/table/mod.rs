@@ -192,10 +192,14 @@ impl Tables {
         self.inner.write().tables[table.index()].rows.reserve(rows.min(MOST_RESERVED));
     }
 
-    /// Adds rows read by a snapshot. They are not visible before [`Tables::set_ready`].
+    /// Adds rows read by a snapshot. They are not visible before [`Tables::set_ready`]. A bounded table takes none: nothing would say
+    /// of them what position they are of.
     pub fn load(&self, table: TableId, rows: Vec<(Key, Row)>, percent: u8) {
         let mut inner = self.inner.write();
         let table = &mut inner.tables[table.index()];
+        if table.bounded.is_some() {
+            return;
+        }
         table.snapshot_rows += rows.len() as u64;
         table.rows.reserve(rows.len());
         for (key, row) in rows {

@@ -46,9 +46,12 @@ impl Reading {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(capture::run(plan, shared, status, stopped))
         });
-        let reading = Self { tables, stop, capture: Some(capture) };
+        let mut reading = Self { tables, stop, capture: Some(capture) };
         wait_for("all tables to be ready", PATIENCE, || {
             let summaries = reading.tables.summaries();
+            if let Some(ended) = reading.capture.take_if(|capture| capture.is_finished()) {
+                panic!("the capture ended: {:?}", ended.join());
+            }
             if summaries.iter().all(|table| table.state == State::Ready) { Ok(()) } else { Err(format!("{summaries:?}")) }
         });
         reading

@@ -152,8 +152,8 @@ impl Writer {
         };
         let timestamp_ms = Some(ts_us / 1000);
         let outgoing = Outgoing { topic: &target.topic, partition: None, key: None, value: None, timestamp_ms };
-        // What is to be sent, in order: key, value, headers.
-        let mut records: [Option<(Option<&[u8]>, Option<&[u8]>, OwnedHeaders)>; 3] = [None, None, None];
+        // What is to be sent, in order.
+        let mut records: [Option<Parts<'_>>; 3] = [None, None, None];
         match change.kind {
             Kind::Truncate => {
                 form.write_value(&record(Op::Truncate, None, None), value);
@@ -187,7 +187,8 @@ impl Writer {
                 form.write_value(&record(Op::Delete, change.before(), None), value);
                 form.write_value(&record(Op::Create, None, change.after()), second);
                 records[0] = Some((Some(old_key), Some(value), headers(Some((NEW_KEY_HEADER, change.key())), false)));
-                records[1] = target.tombstones.then(|| (Some(&**old_key), None, headers(None, false)));
+                // Debezium's tombstone has the header too.
+                records[1] = target.tombstones.then(|| (Some(&**old_key), None, headers(Some((NEW_KEY_HEADER, change.key())), false)));
                 records[2] = Some((Some(key), Some(second), headers(Some((OLD_KEY_HEADER, change.old_key())), true)));
             }
         }
@@ -274,6 +275,9 @@ impl Writer {
         Ok(())
     }
 }
+
+/// Key, value and headers of a record.
+type Parts<'a> = (Option<&'a [u8]>, Option<&'a [u8]>, OwnedHeaders);
 
 fn check(key: Option<&[u8]>, value: Option<&[u8]>, headers: &OwnedHeaders, bound: usize) -> Result<(), Refused> {
     let bytes = size(key, value, headers);

@@ -106,16 +106,14 @@ impl Proxy {
         self.fault.send_replace(fault);
     }
 
-    /// How many answers [`Fault::LoseAnswerTo`] has lost.
-    pub fn lost_answers(&self) -> u32 {
-        self.answers.lost.load(Ordering::SeqCst)
-    }
-}
-
-impl Proxy {
     /// Pieces that [`Fault::HoldBinlog`] or [`Fault::HoldRows`] kept waiting so far.
     pub fn held_answers(&self) -> u32 {
         self.answers.held.load(Ordering::SeqCst)
+    }
+
+    /// How many answers [`Fault::LoseAnswerTo`] has lost.
+    pub fn lost_answers(&self) -> u32 {
+        self.answers.lost.load(Ordering::SeqCst)
     }
 }
 
