@@ -19,7 +19,9 @@ pub async fn ask(State(site): State<Arc<Site>>, Path(name): Path<String>) -> Res
     let table = site.overview.tables.view().find(&name);
     let table = table.ok_or_else(|| Error::not_found(format!("no table \"{name}\"; GET /api/tables lists them")))?;
     if site.overview.plan.tables[table.index()].cache.is_some() {
-        return Err(Error::conflict(format!("table {name} is bounded: what it holds comes from MySQL when it is needed, so there is nothing to compare")));
+        return Err(Error::conflict(format!(
+            "table {name} is bounded: what it holds comes from MySQL when it is needed, so there is nothing to compare"
+        )));
     }
     if !site.overview.audits.ask(table) {
         return Err(Error::conflict(format!("table {name} is being audited already")));

@@ -93,9 +93,7 @@ impl KeyColumn {
                 let is_base64 = text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'='));
                 is_base64.then(|| format!("FROM_BASE64('{text}')"))
             }
-            ColumnType::MariaDb(kind) => {
-                has_only(text, b"0123456789abcdefABCDEF.:-").then(|| format!("CAST('{text}' AS {})", kind.name()))
-            }
+            ColumnType::MariaDb(kind) => has_only(text, b"0123456789abcdefABCDEF.:-").then(|| format!("CAST('{text}' AS {})", kind.name())),
             // Numbers are compared by number: in the index these are numbers.
             ColumnType::Enum { labels } => match labels.iter().position(|label| label == text) {
                 Some(index) => Some((index + 1).to_string()),
