@@ -26,6 +26,7 @@ use super::render::Counts;
 use super::statement::{self, Effect, Name, Xid};
 use super::table_map::TableMap;
 use crate::config::plan::TablePlan;
+use crate::model::position::Gtid;
 use crate::model::{Position, Reason, Schema, TableId, Transaction};
 
 /// What the driver has to do, in order, before it hands in the next event.
@@ -92,7 +93,7 @@ pub struct Assembler<M: Maker> {
     open: Option<Open<M::Change>>,
     payload: Option<Payload>,
     maps: HashMap<u64, Mapped<M::Reader>>,
-    prepared: HashMap<Xid, Vec<M::Change>>,
+    prepared: HashMap<Xid, Prepared<M::Change>>,
     prepared_bytes: usize,
     steps: VecDeque<Step<M::Change>>,
     tally: Tally,
@@ -133,10 +134,19 @@ struct Payload {
     rows: u32,
 }
 
+/// An XA transaction that is neither committed nor rolled back.
+struct Prepared<C> {
+    changes: Vec<C>,
+    /// Not in our position before the end of the transaction is known: whoever resumes there is sent it again (case B21).
+    gtid: Option<Gtid>,
+}
+
 struct Open<C> {
     begin: Begin,
     /// BEGIN or XA START was seen, or the transaction needs none: statements do not end it.
     started: bool,
+    /// An XA transaction, which comes out when it is committed, and whole.
+    is_xa: bool,
     /// Where it begins.
     offset: u64,
     thread: Option<u32>,
@@ -404,6 +414,7 @@ impl<M: Maker> Assembler<M> {
             started: begin.started,
             begin,
             offset,
+            is_xa: false,
             thread: None,
             changes: Vec::new(),
             bytes: 0,
@@ -431,9 +442,10 @@ impl<M: Maker> Assembler<M> {
 
     fn statement(&mut self, query: &event::Query<'_>, event: &RawEvent<'_>) {
         match statement::effect(query) {
-            Effect::Begin | Effect::XaStart => {
+            effect @ (Effect::Begin | Effect::XaStart) => {
                 let open = self.open();
                 open.started = true;
+                open.is_xa = effect == Effect::XaStart;
                 open.thread = Some(query.thread);
                 return;
             }
@@ -441,21 +453,18 @@ impl<M: Maker> Assembler<M> {
             Effect::Rollback => {
                 let open = self.open();
                 open.changes.clear();
+                if open.parts_id.is_some() {
+                    // Parts of it are out.
+                    (0..self.tables.len()).for_each(|index| self.changed_unseen(index, true));
+                }
                 return self.commit();
             }
-            Effect::XaCommit(xid) => match self.prepared.remove(&xid) {
-                Some(changes) => {
-                    self.prepared_bytes = self.prepared_bytes.saturating_sub(self.bytes(&changes));
-                    self.open().changes = changes;
-                }
+            Effect::XaCommit(xid) => match self.ended(&xid) {
+                Some(changes) => self.open().changes = changes,
                 // Prepared before we began: nobody can say which rows it changed.
                 None => (0..self.tables.len()).for_each(|index| self.changed_unseen(index, true)),
             },
-            Effect::XaRollback(xid) => {
-                if let Some(changes) = self.prepared.remove(&xid) {
-                    self.prepared_bytes = self.prepared_bytes.saturating_sub(self.bytes(&changes));
-                }
-            }
+            Effect::XaRollback(xid) => drop(self.ended(&xid)),
             Effect::Nothing => {}
             Effect::Truncate(names) => self.each_named(&names, |this, index| this.truncated(index, query.thread, event)),
             Effect::Drop(names) => self.each_named(&names, Self::dropped),
@@ -595,13 +604,28 @@ impl<M: Maker> Assembler<M> {
     }
 
     fn prepare(&mut self, xid: Xid) {
+        // After a lost connection it is sent again.
+        if let Some(before) = self.prepared.remove(&xid) {
+            self.prepared_bytes = self.prepared_bytes.saturating_sub(self.bytes(&before.changes));
+        }
         let changes = std::mem::take(&mut self.open().changes);
         let bytes = self.bytes(&changes);
         // What does not fit is forgotten: its XA COMMIT then has the tables read again.
         if self.prepared_bytes + bytes <= self.limit_bytes {
             self.prepared_bytes += bytes;
-            self.prepared.insert(xid, changes);
+            let gtid = self.open().begin.gtid.take_if(|gtid| matches!(gtid, Gtid::MySql { .. }));
+            self.prepared.insert(xid, Prepared { changes, gtid });
         }
+    }
+
+    /// The changes of an XA transaction of which the end is known.
+    fn ended(&mut self, xid: &Xid) -> Option<Vec<M::Change>> {
+        let Prepared { changes, gtid } = self.prepared.remove(xid)?;
+        self.prepared_bytes = self.prepared_bytes.saturating_sub(self.bytes(&changes));
+        if let (Some(gtids), Some(gtid)) = (&mut self.position.gtids, &gtid) {
+            Arc::make_mut(gtids).insert(gtid);
+        }
+        Some(changes)
     }
 
     fn table_map(&mut self, body: &[u8]) -> Result<(), Broken> {
@@ -717,7 +741,7 @@ impl<M: Maker> Assembler<M> {
             Phase::CatchingUp { dirty: true, .. } | Phase::Unread | Phase::Stopped(_) => return Ok(()),
             Phase::CatchingUp { applied, .. } => *applied = true,
         }
-        if self.split && open.held_bytes > self.limit_bytes {
+        if self.split && !open.is_xa && open.held_bytes > self.limit_bytes {
             let id = open.parts_id.get_or_insert_with(|| match &open.begin.gtid {
                 Some(gtid) => gtid.to_string(),
                 // Where it will end is not known yet.

@@ -65,7 +65,7 @@ impl History {
         let known = self.rows.get(&key);
         let count = |row: &Value| row[counter].as_i64();
         let fault = match (op.as_str(), known) {
-            ("r", None) | ("c", None) | ("d", Some(_)) => None,
+            ("r" | "c", None) | ("d", Some(_)) => None,
             ("u", Some(known)) if count(known).map(|n| n + 1) == count(&value["after"]) => None,
             ("u", Some(known)) => Some(format!("it went from {:?} to {:?}", count(known), count(&value["after"]))),
             (_, known) => Some(format!("what stands is {known:?}")),

@@ -1,6 +1,7 @@
 //! Change topics: what MySQL commits, as records, exactly once (contract A5, B).
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -33,7 +34,8 @@ impl Site {
         let mut text = format!("name = \"{}\"\ninstance = \"one\"\n{}{}", self.name, self.mysql.config(), self.kafka.config());
         for (table, more) in tables {
             let Self { database, .. } = self;
-            text += &format!("[tables.{table}]\nmysql = \"{database}.{table}\"\npublish = {{ topic = \"{}\"{more} }}\n", self.topic(table));
+            let topic = self.topic(table);
+            let _ = writeln!(text, "[tables.{table}]\nmysql = \"{database}.{table}\"\npublish = {{ topic = \"{topic}\"{more} }}");
         }
         text + "[http]\nlisten = \"127.0.0.1:0\"\n"
     }

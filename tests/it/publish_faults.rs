@@ -233,3 +233,23 @@ fn b02_a_purged_binlog_ends_the_process_or_publishes_the_difference() {
     drop(daemon);
     mysql.kill();
 }
+
+#[test]
+fn b21_an_xa_transaction_prepared_before_a_restart_comes_out_at_its_commit() {
+    let site = Site::new();
+    site.exec("create table items (id int primary key, n int not null); insert into items values (1, 0)");
+    let mut daemon = Daemon::start(&site.config(&[("items", "")]), &[]);
+    site.wait("items", 1);
+    site.exec("xa start 'slow'; update items set n = n + 1; insert into items values (2, 0); xa end 'slow'; xa prepare 'slow'");
+    site.exec("insert into items values (3, 0)");
+    assert_eq!(ops(&site.wait("items", 2)[1..]), [r#"c {"id":3}"#]);
+    assert_eq!(daemon.terminate(), Some(0));
+    daemon.start_again();
+    daemon.wait_for_log("publishing the changes");
+    site.exec("xa commit 'slow'; insert into items values (4, 0)");
+    let records = site.wait("items", 5);
+    assert_eq!(ops(&records[2..]), [r#"u {"id":1}"#, r#"c {"id":2}"#, r#"c {"id":4}"#]);
+    let gtid = |index: usize| records[index].json()["source"]["gtid"].as_str().and_then(|gtid| gtid.rsplit(':').next()?.parse::<u64>().ok());
+    assert_eq!(gtid(2).map(|number| number + 1), gtid(4), "the identity of the commit");
+    site.wait_same("items", &["id", "n"]).assert_legal();
+}

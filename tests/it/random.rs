@@ -6,6 +6,7 @@
 //! `LARDER_TEST_SECONDS` says how long (30), `LARDER_TEST_SEED` where to begin; a failure prints the seed of its table.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -70,7 +71,8 @@ fn t36_random_change_topics_are_the_same_from_snapshot_and_stream() {
         let config = |name: &str| {
             let mut text = format!("name = \"{name}\"\n{}{}[http]\nlisten = \"127.0.0.1:0\"\n", mysql.config(), kafka.config());
             for (index, ((table, ..), form)) in tables.iter().zip(&forms).enumerate() {
-                text += &format!("[tables.t{index}]\nmysql = \"{}\"\npublish = {{ topic = \"{name}.t{index}\", {form} }}\n", table.source);
+                let _ =
+                    writeln!(text, "[tables.t{index}]\nmysql = \"{}\"\npublish = {{ topic = \"{name}.t{index}\", {form} }}", table.source);
             }
             text
         };

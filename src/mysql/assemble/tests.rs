@@ -335,9 +335,12 @@ fn b21_xa_transactions() {
     stream.take(kind::WRITE_ROWS, &rows(0, &[1])).expect("an event");
     stream.take(kind::XA_PREPARE, &prepared).expect("an event");
     assert!(stream.steps().is_empty());
+    let known = |stream: &Stream| stream.assembler.position().gtids.as_ref().expect("GTIDs").to_string();
+    assert_eq!(known(&stream), "", "who resumes here is sent it again");
     stream.assembler.reconnected();
     stream.ddl("XA COMMIT X'61',X'',1");
     assert_eq!(stream.steps(), [r#"2 {"id":1}"#], "its rows, with the identity of the commit");
+    assert_eq!(known(&stream), format!("{UUID}:1-2"));
     stream.ddl("XA COMMIT X'62',X'',1");
     assert_eq!(stream.steps(), ["reload"], "prepared before we began");
 }
