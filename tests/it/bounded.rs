@@ -229,6 +229,12 @@ fn w3_without_gtids_too() {
     looks_are_of_one_moment(&mysql, "moments");
 }
 
+/// MariaDB's `gtid_binlog_pos` is ahead of what can be seen.
+#[test]
+fn w3_with_mariadb_too() {
+    looks_are_of_one_moment(Mysql::shared_mariadb(), "moments");
+}
+
 /// C02: the SELECT has seen the old row, and the change is applied before its answer is there.
 #[test]
 fn c02_a_slow_select_never_overwrites_a_newer_change() {
