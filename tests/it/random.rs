@@ -87,13 +87,19 @@ fn t36_random_change_topics_are_the_same_from_snapshot_and_stream() {
         let mut snapshot = Daemon::start(&late_config, &[]);
         snapshot.wait_ready();
         for (index, (table, session, _)) in tables.iter_mut().enumerate() {
-            let held: Vec<usize> = session.rows("select count(*) from items");
+            let held: Vec<i64> = session.rows("select id from items order by id");
             let what = format!("the topics of seed {} ({}) to be the same\n{}", table.seed, forms[index], table.create);
             wait_for(&what, PATIENCE, || {
                 let [streamed, read] = [&early, &late].map(|name| fold(&kafka.read(&format!("{name}.t{index}"))));
                 let [streamed, read] = [streamed?, read?];
-                if streamed.len() != held[0] || read.len() != held[0] {
-                    return Err(format!("{} and {} rows of {}", streamed.len(), read.len(), held[0]));
+                for rows in [&streamed, &read] {
+                    if rows.len() != held.len() {
+                        let has = |id: &&i64| {
+                            rows.values().any(|row| row.contains(&format!("\"id\":{id},")) || row.contains(&format!("\"id\":{id}}}")))
+                        };
+                        let missing: Vec<&i64> = held.iter().filter(|id| !has(id)).collect();
+                        return Err(format!("{} and {} rows of {}: without {missing:?}", streamed.len(), read.len(), held.len()));
+                    }
                 }
                 let other = streamed.iter().find(|(key, row)| read.get(*key) != Some(row));
                 other.map_or(Ok(()), |(key, row)| Err(difference(row, read.get(key).map_or("nothing", String::as_str))))
@@ -254,10 +260,13 @@ impl Table {
         let place = random.random_range(0..columns.len());
         let id = columns.remove(id);
         columns.insert(place, id);
+        // The server's own comparisons in tis620_thai_ci do not agree with its order (seed 5095), so that no chunk can be cut by it.
         // Of an ENUM with an empty label the rows do not tell the label from an invalid value (index 0), so it makes no key.
         let indexed = |column: &Column| {
             column.generated.is_none()
-                && !["JSON", "GEOMETRY", "POINT", "VECTOR", "TEXT", "BLOB", "ENUM('',"].iter().any(|kind| column.kind.contains(kind))
+                && !["JSON", "GEOMETRY", "POINT", "VECTOR", "TEXT", "BLOB", "ENUM('',", "tis620_thai_ci"]
+                    .iter()
+                    .any(|kind| column.kind.contains(kind))
         };
         let mut candidates: Vec<usize> = (0..columns.len()).filter(|&index| indexed(&columns[index])).collect();
         candidates.shuffle(random);
@@ -293,7 +302,8 @@ impl Table {
             // Columns of indexes over expressions are hidden, and lie among the others.
             parts.push("UNIQUE INDEX hidden ((CONCAT(id, 'x')))".into());
         }
-        let charset = ["utf8mb4", "latin1", "utf16", "gb18030", "ascii"].choose(random).expect("some");
+        // None in which two labels become the same `?`.
+        let charset = ["utf8mb4", "latin1", "utf16", "gb18030", "utf8mb3"].choose(random).expect("some");
         format!("CREATE TABLE items ({}) CHARACTER SET {charset}", parts.join(", "))
     }
 
