@@ -61,11 +61,12 @@ fn t36_random_tables_are_the_same_in_snapshot_stream_and_select() {
 /// them hold the same keys and the same rows, to the byte, and every change begins with the row that stood there.
 #[test]
 fn t36_random_change_topics_are_the_same_from_snapshot_and_stream() {
+    // Keyed by a number: some forms (milliseconds, doubles) do not tell all keys apart, here as in Debezium.
     const TABLES: u64 = 8;
     let first = first_seed();
     let kafka = Kafka::shared();
     for mysql in servers() {
-        let mut tables: Vec<(Table, Session, StdRng)> = (first..first + TABLES).map(|seed| make(mysql, seed)).collect();
+        let mut tables: Vec<(Table, Session, StdRng)> = (first..first + TABLES).map(|seed| make(mysql, seed, false)).collect();
         let forms: Vec<String> = tables.iter_mut().map(|(.., random)| publish_form(random)).collect();
         let config = |name: &str| {
             let mut text = format!("name = \"{name}\"\n{}{}[http]\nlisten = \"127.0.0.1:0\"\n", mysql.config(), kafka.config());
@@ -168,8 +169,8 @@ struct Table {
     create: String,
 }
 
-/// The table of a seed, empty, with a session that writes to it.
-fn make(mysql: &Mysql, seed: u64) -> (Table, Session, StdRng) {
+/// The table of a seed, empty, with a session that writes to it. `any_key`: its key is of any types, else `id`.
+fn make(mysql: &Mysql, seed: u64, any_key: bool) -> (Table, Session, StdRng) {
     let mut random = StdRng::seed_from_u64(seed);
     let names_in_log = std::ptr::eq(mysql, servers()[0]);
     let database = mysql.database("random");
@@ -179,7 +180,7 @@ fn make(mysql: &Mysql, seed: u64) -> (Table, Session, StdRng) {
         ["+00:00", "+05:30", "-11:00"][random.random_range(0..3)]
     ));
     loop {
-        let table = Table::random(&database, seed, names_in_log, &mut random);
+        let table = Table::random(&database, seed, names_in_log, any_key, &mut random);
         // Too long a key, a collation that cannot index: the next one of the same seed.
         if session.tries(&table.create).is_ok() {
             return (table, session, random);
@@ -189,7 +190,7 @@ fn make(mysql: &Mysql, seed: u64) -> (Table, Session, StdRng) {
 
 /// Makes, fills and compares the table of a seed; the rows it has in the end.
 fn one_table(mysql: &Mysql, seed: u64) -> u64 {
-    let (table, mut session, mut random) = make(mysql, seed);
+    let (table, mut session, mut random) = make(mysql, seed, true);
     table.write(&mut session, &mut random, 40);
     let config = format!("{}snapshot_chunk = {}\n", mysql.config(), random.random_range(1..60));
     let section = format!(
@@ -210,7 +211,7 @@ fn one_table(mysql: &Mysql, seed: u64) -> u64 {
 }
 
 impl Table {
-    fn random(database: &str, seed: u64, names_in_log: bool, random: &mut StdRng) -> Table {
+    fn random(database: &str, seed: u64, names_in_log: bool, any_key: bool, random: &mut StdRng) -> Table {
         static TYPES: LazyLock<Vec<Tested>> = LazyLock::new(columns);
         let count = *[1, 3, 8, 9, 17, 40, 70].choose(random).expect("some");
         let mut columns = vec![Column {
@@ -271,7 +272,7 @@ impl Table {
         let mut candidates: Vec<usize> = (0..columns.len()).filter(|&index| indexed(&columns[index])).collect();
         candidates.shuffle(random);
         candidates.truncate(random.random_range(1..=3));
-        if random.random_ratio(1, 3) {
+        if random.random_ratio(1, 3) || !any_key {
             candidates = vec![place];
         }
         for &index in &candidates {
