@@ -62,11 +62,12 @@ fn t36_random_tables_are_the_same_in_snapshot_stream_and_select() {
 /// them hold the same keys and the same rows, to the byte, and every change begins with the row that stood there.
 #[test]
 fn t36_random_change_topics_are_the_same_from_snapshot_and_stream() {
+    // Keyed by a number: some forms (milliseconds, doubles) do not tell all keys apart, here as in Debezium.
     const TABLES: u64 = 8;
     let first = first_seed();
     let kafka = Kafka::shared();
     for mysql in servers() {
-        let mut tables: Vec<(Table, Session, StdRng)> = (first..first + TABLES).map(|seed| make(mysql, seed)).collect();
+        let mut tables: Vec<(Table, Session, StdRng)> = (first..first + TABLES).map(|seed| make(mysql, seed, false)).collect();
         let forms: Vec<String> = tables.iter_mut().map(|(.., random)| publish_form(random)).collect();
         let config = |name: &str| {
             let mut text = format!("name = \"{name}\"\n{}{}[http]\nlisten = \"127.0.0.1:0\"\n", mysql.config(), kafka.config());
@@ -89,13 +90,19 @@ fn t36_random_change_topics_are_the_same_from_snapshot_and_stream() {
         let mut snapshot = Daemon::start(&late_config, &[]);
         snapshot.wait_ready();
         for (index, (table, session, _)) in tables.iter_mut().enumerate() {
-            let held: Vec<usize> = session.rows("select count(*) from items");
+            let held: Vec<i64> = session.rows("select id from items order by id");
             let what = format!("the topics of seed {} ({}) to be the same\n{}", table.seed, forms[index], table.create);
             wait_for(&what, PATIENCE, || {
                 let [streamed, read] = [&early, &late].map(|name| fold(&kafka.read(&format!("{name}.t{index}"))));
                 let [streamed, read] = [streamed?, read?];
-                if streamed.len() != held[0] || read.len() != held[0] {
-                    return Err(format!("{} and {} rows of {}", streamed.len(), read.len(), held[0]));
+                for rows in [&streamed, &read] {
+                    if rows.len() != held.len() {
+                        let has = |id: &&i64| {
+                            rows.values().any(|row| row.contains(&format!("\"id\":{id},")) || row.contains(&format!("\"id\":{id}}}")))
+                        };
+                        let missing: Vec<&i64> = held.iter().filter(|id| !has(id)).collect();
+                        return Err(format!("{} and {} rows of {}: without {missing:?}", streamed.len(), read.len(), held.len()));
+                    }
                 }
                 let other = streamed.iter().find(|(key, row)| read.get(*key) != Some(row));
                 other.map_or(Ok(()), |(key, row)| Err(difference(row, read.get(key).map_or("nothing", String::as_str))))
@@ -164,8 +171,8 @@ struct Table {
     create: String,
 }
 
-/// The table of a seed, empty, with a session that writes to it.
-fn make(mysql: &Mysql, seed: u64) -> (Table, Session, StdRng) {
+/// The table of a seed, empty, with a session that writes to it. `any_key`: its key is of any types, else `id`.
+fn make(mysql: &Mysql, seed: u64, any_key: bool) -> (Table, Session, StdRng) {
     let mut random = StdRng::seed_from_u64(seed);
     let names_in_log = std::ptr::eq(mysql, servers()[0]);
     let database = mysql.database("random");
@@ -175,7 +182,7 @@ fn make(mysql: &Mysql, seed: u64) -> (Table, Session, StdRng) {
         ["+00:00", "+05:30", "-11:00"][random.random_range(0..3)]
     ));
     loop {
-        let table = Table::random(&database, seed, names_in_log, &mut random);
+        let table = Table::random(&database, seed, names_in_log, any_key, &mut random);
         // Too long a key, a collation that cannot index: the next one of the same seed.
         if session.tries(&table.create).is_ok() {
             return (table, session, random);
@@ -185,7 +192,7 @@ fn make(mysql: &Mysql, seed: u64) -> (Table, Session, StdRng) {
 
 /// Makes, fills and compares the table of a seed; the rows it has in the end.
 fn one_table(mysql: &Mysql, seed: u64) -> u64 {
-    let (table, mut session, mut random) = make(mysql, seed);
+    let (table, mut session, mut random) = make(mysql, seed, true);
     table.write(&mut session, &mut random, 40);
     let config = format!("{}snapshot_chunk = {}\n", mysql.config(), random.random_range(1..60));
     let section = format!(
@@ -206,7 +213,7 @@ fn one_table(mysql: &Mysql, seed: u64) -> u64 {
 }
 
 impl Table {
-    fn random(database: &str, seed: u64, names_in_log: bool, random: &mut StdRng) -> Table {
+    fn random(database: &str, seed: u64, names_in_log: bool, any_key: bool, random: &mut StdRng) -> Table {
         static TYPES: LazyLock<Vec<Tested>> = LazyLock::new(columns);
         let count = *[1, 3, 8, 9, 17, 40, 70].choose(random).expect("some");
         let mut columns = vec![Column {
@@ -256,15 +263,18 @@ impl Table {
         let place = random.random_range(0..columns.len());
         let id = columns.remove(id);
         columns.insert(place, id);
+        // The server's own comparisons in tis620_thai_ci do not agree with its order (seed 5095), so that no chunk can be cut by it.
         // Of an ENUM with an empty label the rows do not tell the label from an invalid value (index 0), so it makes no key.
         let indexed = |column: &Column| {
             column.generated.is_none()
-                && !["JSON", "GEOMETRY", "POINT", "VECTOR", "TEXT", "BLOB", "ENUM('',"].iter().any(|kind| column.kind.contains(kind))
+                && !["JSON", "GEOMETRY", "POINT", "VECTOR", "TEXT", "BLOB", "ENUM('',", "tis620_thai_ci"]
+                    .iter()
+                    .any(|kind| column.kind.contains(kind))
         };
         let mut candidates: Vec<usize> = (0..columns.len()).filter(|&index| indexed(&columns[index])).collect();
         candidates.shuffle(random);
         candidates.truncate(random.random_range(1..=3));
-        if random.random_ratio(1, 3) {
+        if random.random_ratio(1, 3) || !any_key {
             candidates = vec![place];
         }
         for &index in &candidates {
@@ -295,7 +305,8 @@ impl Table {
             // Columns of indexes over expressions are hidden, and lie among the others.
             parts.push("UNIQUE INDEX hidden ((CONCAT(id, 'x')))".into());
         }
-        let charset = ["utf8mb4", "latin1", "utf16", "gb18030", "ascii"].choose(random).expect("some");
+        // None in which two labels become the same `?`.
+        let charset = ["utf8mb4", "latin1", "utf16", "gb18030", "utf8mb3"].choose(random).expect("some");
         format!("CREATE TABLE items ({}) CHARACTER SET {charset}", parts.join(", "))
     }
 
