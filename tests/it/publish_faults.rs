@@ -249,7 +249,8 @@ fn b21_an_xa_transaction_prepared_before_a_restart_comes_out_at_its_commit() {
     site.exec("xa commit 'slow'; insert into items values (4, 0)");
     let records = site.wait("items", 5);
     assert_eq!(ops(&records[2..]), [r#"u {"id":1}"#, r#"c {"id":2}"#, r#"c {"id":4}"#]);
-    let gtid = |index: usize| records[index].json()["source"]["gtid"].as_str().and_then(|gtid| gtid.rsplit(':').next()?.parse::<u64>().ok());
+    let gtid =
+        |index: usize| records[index].json()["source"]["gtid"].as_str().and_then(|gtid| gtid.rsplit(':').next()?.parse::<u64>().ok());
     assert_eq!(gtid(2).map(|number| number + 1), gtid(4), "the identity of the commit");
     site.wait_same("items", &["id", "n"]).assert_legal();
 }

@@ -61,8 +61,8 @@ pub(super) enum Read {
 }
 
 impl Stream {
-    /// With `wait`, never [`Read::Idle`]. Cancel safe.
-    pub async fn read(&mut self, wait: bool) -> Result<Read, Ended> {
+    /// With `wait`, never [`Read::Idle`] before something has come, if only a heartbeat. Cancel safe.
+    pub async fn read(&mut self, mut wait: bool) -> Result<Read, Ended> {
         for _ in 0..EVENTS_IN_A_ROW {
             if let Some(step) = self.assembler.next_step() {
                 return Ok(Read::Step(step));
@@ -70,7 +70,10 @@ impl Stream {
             let next = match self.binlog.poll_now() {
                 Some(next) => next,
                 None if !wait => return Ok(Read::Idle),
-                None => self.binlog.next().await,
+                None => {
+                    wait = false;
+                    self.binlog.next().await
+                }
             };
             self.assembler.event(&next?.raw()).map_err(|error| broken(&error))?;
         }
