@@ -398,8 +398,8 @@ mod tests {
                         prop_assert!(dropped > 0 || time_us < clock.saturating_sub(keep_us), "as of {} of {}", time_us, clock);
                     } else {
                         // Versions of this key alone, in commit order.
-                        let versions = states.iter().filter(|(time, touched, _)| *time <= time_us && [of, u8::MAX].contains(touched));
-                        let expected = versions.last().and_then(|(.., rows)| rows.get(&of));
+                        let mut versions = states.iter().filter(|(time, touched, _)| *time <= time_us && [of, u8::MAX].contains(touched));
+                        let expected = versions.next_back().and_then(|(.., rows)| rows.get(&of));
                         prop_assert_eq!(said, expected.map_or("Absent".to_owned(), u32::to_string), "key {} as of {}", of, time_us);
                     }
                 }

@@ -609,7 +609,8 @@ fn other_options_make_other_rows() {
 
 #[test]
 fn c15_a_file_that_cannot_be_trusted_is_moved_aside() {
-    let damages: [(&str, fn(&mut Vec<u8>)); 7] = [
+    type Damage = fn(&mut Vec<u8>);
+    let damages: [(&str, Damage); 7] = [
         ("zero length", Vec::clear),
         ("wrong magic", |bytes| bytes[0] ^= 0xff),
         ("no database at all", |bytes| *bytes = b"hello, I am a text file and no database".repeat(100)),
