@@ -2,7 +2,8 @@
 //!
 //! Start: bind HTTP (a taken port ends the start at once), then capture, then the streams; their order is free, because a
 //! stream holds by itself until its tables are ready. Stop, within `limits.shutdown`: the streams commit what is open and
-//! leave their groups, then capture and audit end, then HTTP, so that `/ready` answers to the last.
+//! leave their groups, then capture and audit end, then the local store writes its last checkpoint, then HTTP ends, so that `/ready`
+//! answers to the last.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,10 +19,12 @@ use crate::flow::enrich::Stream;
 use crate::flow::lag;
 use crate::flow::publish::{PublishStatus, Publisher};
 use crate::flow::status::{Overview, StreamStatus};
+use crate::flow::warm;
 use crate::http;
-use crate::model::Stop;
+use crate::model::{Stop, TableId};
 use crate::mysql::{SourceStatus, read_through};
 use crate::table::Tables;
+use crate::table::store::Store;
 
 /// How the daemon ended: the exit code of the process.
 pub type ExitCode = u8;
@@ -48,6 +51,7 @@ struct Daemon {
     stop_streams: Arc<AtomicBool>,
     stop_capture: watch::Sender<bool>,
     stop_http: watch::Sender<bool>,
+    store: Option<Arc<Store>>,
 }
 
 impl Daemon {
@@ -56,13 +60,18 @@ impl Daemon {
         let server = http::bind(&plan.http).await?;
         info!(name = plan.name, version = env!("CARGO_PKG_VERSION"), "larder {} starts as {}", env!("CARGO_PKG_VERSION"), plan.name);
 
+        let store = open_store(&plan)?;
         let mut tables = Tables::new(plan.tables.iter().map(|t| (t.name.clone(), format!("{}.{}", t.database, t.table))));
         for (table, max_bytes) in plan.bounded_tables() {
             tables = tables.bound(table, max_bytes);
         }
         let tables = Arc::new(tables);
+        for (index, history) in plan.tables.iter().enumerate().filter_map(|(index, table)| Some((index, table.history.as_ref()?))) {
+            let table = TableId(u16::try_from(index).expect("a plan has fewer than 65,536 tables"));
+            tables.keep_history(table, u64::try_from(history.keep.as_micros()).unwrap_or(u64::MAX), history.max_bytes);
+        }
         let source = plan.mysql.is_some().then(|| Arc::new(SourceStatus::default()));
-        let table_name = |id: crate::model::TableId| plan.tables[id.index()].name.clone();
+        let table_name = |id: TableId| plan.tables[id.index()].name.clone();
         let streams: Vec<_> = plan.streams.iter().map(|s| Arc::new(StreamStatus::new(s, table_name))).collect();
         let published = Arc::new(PublishStatus::new(plan.tables.len()));
         let audits = Arc::new(Audits::new(plan.tables.iter().map(|t| t.name.clone())));
@@ -73,6 +82,7 @@ impl Daemon {
             streams: streams.clone(),
             publisher: plan.tables.iter().any(|table| table.publish.is_some()).then(|| Arc::clone(&published)),
             audits: Arc::clone(&audits),
+            store: store.clone(),
             started: Instant::now(),
         });
 
@@ -80,13 +90,20 @@ impl Daemon {
         let (stop_http, _) = watch::channel(false);
         let (stop_capture, _) = watch::channel(false);
         let stop_streams = Arc::new(AtomicBool::new(false));
-        let mut daemon = Self { ended, parts: Vec::new(), stop_streams, stop_capture, stop_http };
+        let mut daemon = Self { ended, parts: Vec::new(), stop_streams, stop_capture, stop_http, store: store.clone() };
 
         if let Some(server) = server {
             let running = server.run(Arc::clone(&overview), daemon.stop_http.subscribe());
             daemon.spawn("http", &sender, running);
         }
         let rows_of = source.clone();
+        if let Some(store) = store.clone() {
+            let tables = Arc::clone(&tables);
+            daemon.spawn_thread("store", &sender, move || {
+                store.run(&tables);
+                Ok(())
+            })?;
+        }
         if let Some(source) = source {
             let auditor = Auditor { plan: Arc::clone(&plan), tables: Arc::clone(&tables), source: Arc::clone(&source), audits };
             let stop = daemon.stop_capture.subscribe();
@@ -100,7 +117,7 @@ impl Daemon {
             daemon.spawn_thread("capture", &sender, move || {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
                 let runtime = runtime.map_err(|e| Stop::Bug(format!("no runtime for the capture: {e}")))?;
-                runtime.block_on(capture::run(plan, tables, source, stop))
+                runtime.block_on(capture::run_from(store, plan, tables, source, stop))
             })?;
         }
         if let Some(publisher) = Publisher::new(Arc::clone(&plan), Arc::clone(&tables), published, Arc::clone(&daemon.stop_streams)) {
@@ -172,7 +189,7 @@ impl Daemon {
             ended = self.ended.recv() => self.early_end(ended),
         };
         tokio::select! {
-            stopped = tokio::time::timeout(deadline, self.stop()) => match (cause, stopped) {
+            stopped = tokio::time::timeout(deadline, self.stop(deadline)) => match (cause, stopped) {
                 (Some(cause), _) => report(&cause),
                 (None, Ok(None)) => {
                     info!("stopped");
@@ -200,16 +217,21 @@ impl Daemon {
         Some(result.err().unwrap_or_else(|| Stop::Bug(format!("{part} ended although nobody asked it to"))))
     }
 
-    /// Streams, capture, HTTP, each awaited before the next. Returns the first thing that went wrong on the way.
-    async fn stop(&mut self) -> Option<Stop> {
+    /// Streams, capture, store, HTTP, each awaited before the next. Returns the first thing that went wrong on the way.
+    async fn stop(&mut self, within: Duration) -> Option<Stop> {
         self.stop_streams.store(true, Ordering::Release);
-        let streams = self.wait_until_ended(|part| !["capture", "audit", "read-through", "http"].contains(&part)).await;
+        let streams = self.wait_until_ended(|part| !["capture", "audit", "read-through", "store", "http"].contains(&part)).await;
         // Who watches these may have ended already.
         let _ = self.stop_capture.send(true);
-        let capture = self.wait_until_ended(|part| part != "http").await;
+        let capture = self.wait_until_ended(|part| !matches!(part, "store" | "http")).await;
+        if let Some(store) = &self.store {
+            // What takes longer would end the process as one that hangs.
+            store.stop(within / 2);
+        }
+        let store = self.wait_until_ended(|part| part != "http").await;
         let _ = self.stop_http.send(true);
         let http = self.wait_until_ended(|_| true).await;
-        streams.or(capture).or(http)
+        streams.or(capture).or(store).or(http)
     }
 
     async fn wait_until_ended(&mut self, these: impl Fn(&str) -> bool) -> Option<Stop> {
@@ -221,6 +243,13 @@ impl Daemon {
         }
         first
     }
+}
+
+/// The local store, where the configuration has one. Someone must see to a path that leads nowhere, or to another process that uses it.
+fn open_store(plan: &Plan) -> Result<Option<Arc<Store>>, Stop> {
+    let Some(path) = plan.state.path.clone() else { return Ok(None) };
+    let tables = plan.tables.iter().map(|table| (table.name.clone(), warm::identity(table))).collect();
+    Store::open(path, tables).map(|store| Some(Arc::new(store))).map_err(|error| Stop::Precondition(error.to_string()))
 }
 
 /// The last line of the process says why it ends.

@@ -52,6 +52,11 @@ metrics! {
     PUBLISH_LAG: Gauge "larder_publish_lag_seconds" "Seconds between now and the commit of the last MySQL transaction published; 0 when nothing is waiting";
     AUDIT_DIFFERENCES: Gauge "larder_audit_differences" "Rows that differed from MySQL in the last audit; absent before the first; label `table`";
     AUDIT_TIMESTAMP: Gauge "larder_audit_timestamp_seconds" "End of the last audit that was carried through, seconds since the epoch; label `table`";
+    HISTORY_VERSIONS: Gauge "larder_history_versions" "Row versions of the past that are held; only for tables with `history`; label `table`";
+    HISTORY_BYTES: Gauge "larder_history_bytes" "Bytes of the row versions of the past; only for tables with `history`; label `table`";
+    HISTORY_DROPPED: Counter "larder_history_dropped" "Row versions that went before their time because of `history.max_bytes`; label `table`";
+    STORE_FAILING: Gauge "larder_store_failing" "1 while the local store cannot be written; only with `[state] path`";
+    STORE_ROWS: Counter "larder_store_rows" "Rows written to the local store or removed from it; only with `[state] path`";
     STREAM_RECORDS: Counter "larder_stream_records" "Input records committed; label `stream`";
     STREAM_OUTPUTS: Counter "larder_stream_outputs" "Output records committed; label `stream`";
     STREAM_LAG: Gauge "larder_stream_lag_records" "Records between the committed offsets and the ends of the partitions held here; label `stream`";
@@ -93,7 +98,7 @@ impl std::fmt::Debug for Reader {
 
 impl Collector for Reader {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), Error> {
-        let Overview { plan, tables, source, streams, publisher, audits, .. } = &*self.0;
+        let Overview { plan, tables, source, streams, publisher, audits, store, .. } = &*self.0;
         gauge(&mut encoder, &BUILD_INFO, [([("version", env!("CARGO_PKG_VERSION"))], 1.0)])?;
         if let Some(source) = source {
             single(&mut encoder, &SOURCE_CONNECTED, &ConstGauge::new(f64::from(u8::from(source.connected()))))?;
@@ -135,6 +140,15 @@ impl Collector for Reader {
             let changes = published.map(|(index, table)| ([("table", table.name.as_str())], publisher.changes(TableId(index))));
             counter(&mut encoder, &PUBLISH_CHANGES, changes)?;
             single(&mut encoder, &PUBLISH_LAG, &ConstGauge::new(publisher.lag_seconds()))?;
+        }
+
+        let past: Vec<_> = tables.iter().filter_map(|t| Some(([("table", t.name.as_str())], t.history?))).collect();
+        gauge(&mut encoder, &HISTORY_VERSIONS, past.iter().map(|(table, counts)| (*table, counts.versions as f64)))?;
+        gauge(&mut encoder, &HISTORY_BYTES, past.iter().map(|(table, counts)| (*table, counts.bytes as f64)))?;
+        counter(&mut encoder, &HISTORY_DROPPED, past.iter().map(|(table, counts)| (*table, counts.dropped)))?;
+        if let Some(store) = store {
+            single(&mut encoder, &STORE_FAILING, &ConstGauge::new(f64::from(u8::from(store.is_failing()))))?;
+            single(&mut encoder, &STORE_ROWS, &ConstCounter::new(store.rows_written()))?;
         }
 
         counter(&mut encoder, &STREAM_RECORDS, streams.iter().map(|s| ([("stream", s.name.as_str())], s.records())))?;

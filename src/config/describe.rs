@@ -5,7 +5,7 @@ use std::fmt::Write;
 use serde_json::{Value, json};
 
 use super::choice::Choice;
-use super::plan::{HttpPlan, KafkaPlan, Limits, MysqlPlan, Plan, PublishPlan, TablePlan};
+use super::plan::{HistoryPlan, HttpPlan, KafkaPlan, Limits, MysqlPlan, Plan, PublishPlan, TablePlan};
 use super::sections::{dead_letters, is_secret};
 use super::units::{show_duration, show_size};
 use crate::join::path::{Meta, Root};
@@ -39,6 +39,10 @@ pub fn describe(plan: &Plan) -> String {
         }
         if let Some(max_bytes) = table.cache {
             line(2, "rows", &format!("up to {} in memory, the others read from MySQL when they are needed", show_size(max_bytes)));
+        }
+        if let Some(history) = &table.history {
+            let HistoryPlan { keep, max_bytes } = history;
+            line(2, "history", &format!("{}, at most {}", show_duration(*keep), show_size(*max_bytes as u64)));
         }
         for (column, key) in &table.needed {
             line(2, &format!("needs {column}"), &format!("for {key}"));
@@ -83,6 +87,7 @@ pub fn describe(plan: &Plan) -> String {
         }
         None => line(0, "http", "off"),
     }
+    line(0, "state", &plan.state.path.as_ref().map_or_else(|| "none".to_owned(), |path| path.display().to_string()));
     line(0, "log", &format!("{}, as {}", plan.log.level, plan.log.format.shown()));
     line(0, "", "");
     line(0, "limits", "");
@@ -107,6 +112,7 @@ pub fn describe_json(plan: &Plan) -> Value {
         "streams": plan.streams.iter().map(|s| stream(plan, s)).collect::<Vec<_>>(),
         "topics": { "inputs": topics.inputs, "outputs": topics.outputs, "dead_letters": topics.dead_letters },
         "http": http(&plan.http),
+        "state": { "path": plan.state.path },
         "limits": limits(&plan.limits).into_iter().map(|(name, value)| (name.to_owned(), value)).collect::<serde_json::Map<_, _>>(),
         "log": { "level": plan.log.level, "format": plan.log.format.shown() },
     })
@@ -143,6 +149,7 @@ fn table(table: &TablePlan) -> Value {
         "publish": table.publish.as_ref().map(publish),
         "audit": table.audit.map(show_duration),
         "cache": table.cache.map(|max_bytes| json!({ "max_bytes": show_size(max_bytes) })),
+        "history": table.history.as_ref().map(history),
         "needed": table.needed.iter().map(|(column, key)| json!({ "column": column, "by": key })).collect::<Vec<_>>(),
     })
 }
@@ -159,6 +166,10 @@ fn publish(publish: &PublishPlan) -> Value {
         "transactions": publish.transactions,
         "partitions": publish.partitions,
     })
+}
+
+fn history(history: &HistoryPlan) -> Value {
+    json!({ "keep": show_duration(history.keep), "max_bytes": show_size(history.max_bytes as u64) })
 }
 
 fn stream(plan: &Plan, stream: &StreamPlan) -> Value {

@@ -22,6 +22,7 @@ pub struct Plan {
     pub http: HttpPlan,
     pub limits: Limits,
     pub log: LogPlan,
+    pub state: StatePlan,
 }
 
 #[derive(Debug, Clone)]
@@ -90,6 +91,8 @@ pub struct TablePlan {
     pub booleans: Vec<String>,
     pub decimal: DecimalForm,
     pub invalid_text: InvalidText,
+    /// Row versions of the past, for joins as of a time; `None`: only the rows as they are.
+    pub history: Option<HistoryPlan>,
     /// The change topic (contract B); `None`: the table's changes are not published.
     pub publish: Option<PublishPlan>,
     /// How often the table is compared with MySQL; `None`: only when asked for.
@@ -123,6 +126,7 @@ impl TablePlan {
             booleans: Vec::new(),
             decimal: DecimalForm::String,
             invalid_text: InvalidText::Stop,
+            history: None,
             publish: None,
             audit: None,
             cache: None,
@@ -130,6 +134,13 @@ impl TablePlan {
             key_widths: Vec::new(),
         }
     }
+}
+
+/// `history`: how long, and in how many bytes at most, versions of a table's rows are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HistoryPlan {
+    pub keep: Duration,
+    pub max_bytes: usize,
 }
 
 /// `publish`: the change topic of a table, in Debezium's envelope (contract B1). Modes carry Debezium's names and meanings.
@@ -226,6 +237,12 @@ pub struct Limits {
     pub transaction_timeout: Duration,
     pub session_timeout: Duration,
     pub shutdown: Duration,
+}
+
+#[derive(Debug, Clone)]
+pub struct StatePlan {
+    /// File of the local table store; `None`: nothing is ever written to disk.
+    pub path: Option<std::path::PathBuf>,
 }
 
 #[derive(Debug, Clone)]

@@ -11,10 +11,11 @@ use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
+use super::warm;
 use crate::config::Plan;
 use crate::config::plan::{MysqlPlan, OnPurge};
 use crate::model::position::GtidSet;
-use crate::model::{Change, Reason, Schema, Stop, TableId};
+use crate::model::{Change, Position, Reason, Schema, Stop, TableId};
 use crate::mysql::SourceStatus;
 use crate::mysql::assemble::{Assembler, Broken, Step};
 use crate::mysql::binlog::Binlog;
@@ -26,6 +27,8 @@ use crate::mysql::preconditions::{self, ServerInfo};
 use crate::mysql::render::Shape;
 use crate::mysql::rows::JsonMaker;
 use crate::mysql::snapshot::Views;
+use crate::mysql::status::now_us;
+use crate::table::store::Store;
 use crate::table::{Tables, Unreadable};
 
 /// Connections lost within this time of their start count as quick.
@@ -41,9 +44,20 @@ const SHOW_POSITION: Duration = Duration::from_millis(100);
 ///
 /// Decoding keeps a core busy for as long as there is something to read, so the future is for a thread and a runtime of its own (it
 /// cannot be sent to another). Dropping it ends the capture between two transactions.
-pub async fn run(plan: Arc<Plan>, tables: Arc<Tables>, status: Arc<SourceStatus>, mut stop: watch::Receiver<bool>) -> Result<(), Stop> {
+pub async fn run(plan: Arc<Plan>, tables: Arc<Tables>, status: Arc<SourceStatus>, stop: watch::Receiver<bool>) -> Result<(), Stop> {
+    run_from(None, plan, tables, status, stop).await
+}
+
+/// The same, beginning with what a local store holds.
+pub async fn run_from(
+    store: Option<Arc<Store>>,
+    plan: Arc<Plan>,
+    tables: Arc<Tables>,
+    status: Arc<SourceStatus>,
+    mut stop: watch::Receiver<bool>,
+) -> Result<(), Stop> {
     let Some(mysql) = plan.mysql.clone() else { return Ok(()) };
-    let capture = Capture { mysql, plan, tables, status };
+    let capture = Capture { mysql, plan, tables, status, store };
     let ended = tokio::select! {
         _ = stop.wait_for(|&stop| stop) => Ok(()),
         ended = capture.run() => ended.map(|never| match never {}),
@@ -59,6 +73,7 @@ struct Capture {
     plan: Arc<Plan>,
     tables: Arc<Tables>,
     status: Arc<SourceStatus>,
+    store: Option<Arc<Store>>,
 }
 
 /// Why the stream of one connection ended.
@@ -77,8 +92,8 @@ impl Capture {
         let server = self.check().await?;
         // Binlogs that go while the tables are read, or a server that never lets us follow, must not make this a tight loop.
         let mut pause = backoff();
+        let mut assembler = self.begin(server).await?;
         loop {
-            let mut assembler = self.snapshot(server).await?;
             let began = Instant::now();
             self.follow(&mut assembler).await?;
             if began.elapsed() > QUICK {
@@ -86,6 +101,7 @@ impl Capture {
             }
             warn!("the tables are read again from the beginning");
             tokio::time::sleep(pause.next().unwrap_or(LONGEST_WAIT)).await;
+            assembler = self.snapshot(server).await?;
         }
     }
 
@@ -107,14 +123,48 @@ impl Capture {
         Err(Stop::Precondition(failures.join("\n")))
     }
 
+    /// Takes the tables from the local store where it has them, and reads the others.
+    async fn begin(&self, server: ServerInfo) -> Result<Assembler<JsonMaker>, Stop> {
+        let Some(store) = &self.store else { return self.snapshot(server).await };
+        let restore = async || warm::restore(store, &self.mysql, &self.plan, &self.tables).await;
+        let warm = self.retry("the local store is asked again", restore).await?;
+        store.activate(&self.tables);
+        let Some(warm) = warm else { return self.snapshot(server).await };
+        let after = warm.from.gtids.clone();
+        let mut assembler = self.assembler(server, warm.from);
+        let mut missing = self.all_tables();
+        for (table, schema) in warm.tables {
+            missing.retain(|other| *other != table);
+            assembler.resumed(table, schema, warm.until.clone());
+        }
+        if !missing.is_empty() {
+            self.retry("the snapshot is begun again", async || {
+                let mut views = self.views(&missing, after.as_deref()).await?;
+                self.load(&mut views, &mut assembler).await?;
+                views.close().await;
+                Ok(())
+            })
+            .await?;
+        }
+        self.status.set_position(assembler.position());
+        Ok(assembler)
+    }
+
+    fn all_tables(&self) -> Vec<TableId> {
+        (0..self.plan.tables.len()).filter_map(|index| u16::try_from(index).ok().map(TableId)).collect()
+    }
+
+    fn assembler(&self, server: ServerInfo, from: Position) -> Assembler<JsonMaker> {
+        Assembler::new(JsonMaker, &self.plan.tables, from, server.fold_case, self.plan.limits.transaction_bytes)
+    }
+
     /// Reads all tables and makes the assembler that follows them.
     async fn snapshot(&self, server: ServerInfo) -> Result<Assembler<JsonMaker>, Stop> {
-        let all: Vec<TableId> = (0..self.plan.tables.len()).filter_map(|index| u16::try_from(index).ok().map(TableId)).collect();
+        let all = self.all_tables();
         self.retry("the snapshot is begun again", async || {
             let mut views = self.views(&all, None).await?;
             self.status.set_needed();
-            let limit_bytes = self.plan.limits.transaction_bytes;
-            let mut assembler = Assembler::new(JsonMaker, &self.plan.tables, views.from.clone(), server.fold_case, limit_bytes);
+            let mut assembler = self.assembler(server, views.from.clone());
             self.load(&mut views, &mut assembler).await?;
             self.tables.set_at(&views.from.last_transaction(), assembler.position().clone());
             self.status.set_current(assembler.position());
@@ -171,6 +221,7 @@ impl Capture {
                 }
             };
             self.tables.begin_snapshot(table, Arc::clone(shape.row_schema()));
+            self.tables.set_source(table, Arc::new(info.schema.clone()));
             if plan.cache.is_some() {
                 // Its rows are read when joins ask for them.
                 assembler.loaded(table, info.schema, views.until.clone());
@@ -348,10 +399,19 @@ impl Capture {
             if self.tables.awaits_stream() {
                 self.reached(assembler);
             }
+            if shown.elapsed() > SHOW_POSITION {
+                shown = Instant::now();
+                self.status.set_position(assembler.position());
+                self.tables.advance(assembler.position(), 0);
+                // A long backlog must not keep other tasks of this thread waiting.
+                tokio::task::yield_now().await;
+            }
             let next = match binlog.poll_now() {
                 Some(next) => next,
                 None => {
                     self.reached(assembler);
+                    // Nothing is left to read: whatever the server committed until now is here.
+                    self.tables.advance(assembler.position(), now_us());
                     self.status.set_idle(assembler.position());
                     let next = tokio::select! {
                         next = binlog.next() => next,

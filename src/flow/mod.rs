@@ -10,3 +10,4 @@ pub mod lag;
 pub mod outputs;
 pub mod publish;
 pub mod status;
+pub mod warm;

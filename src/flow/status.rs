@@ -15,6 +15,7 @@ use crate::config::Plan;
 use crate::join::{Lookups, StreamPlan};
 use crate::model::Reason;
 use crate::mysql::SourceStatus;
+use crate::table::store::Store;
 use crate::table::{self, Tables};
 
 /// ```text
@@ -217,6 +218,8 @@ pub struct Overview {
     /// Where tables have change topics.
     pub publisher: Option<Arc<PublishStatus>>,
     pub audits: Arc<Audits>,
+    /// `None` without `[state] path`.
+    pub store: Option<Arc<Store>>,
     pub started: Instant,
 }
 

@@ -40,6 +40,24 @@ impl Row {
         self.word(0)
     }
 
+    /// The row as it lies in memory, for [`Row::from_bytes`].
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// A row from what [`Row::as_bytes`] gave; `None` for bytes no row has. Whether the text is JSON is not looked at: who keeps
+    /// rows elsewhere keeps a checksum with them.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let columns = bytes.get(..WORD)?.try_into().map(u32::from_le_bytes).ok()? as usize;
+        let json = bytes.len().checked_sub(columns.checked_mul(2 * WORD)?.checked_add(WORD)?)?;
+        let row = Self(bytes.into());
+        let in_text = |index: usize| {
+            let (start, end) = (row.word(WORD + index * 2 * WORD), row.word(2 * WORD + index * 2 * WORD));
+            start <= end && end <= json
+        };
+        (json >= "{}".len() && (0..columns).all(in_text)).then_some(row)
+    }
+
     /// Bytes held, for `larder_table_bytes`.
     pub fn size(&self) -> usize {
         self.0.len()
@@ -166,6 +184,26 @@ mod tests {
             assert_eq!(row.column(2), None);
             assert_eq!(row.columns(0, 1), Some(&br#"1,"b\"":null"#[..]));
             assert_eq!((row.columns(0, 2), row.columns(1, 0)), (None, None));
+        }
+    }
+
+    #[test]
+    fn rows_come_back_from_their_bytes_and_from_no_others() {
+        let mut builder = RowBuilder::default();
+        builder.value("a").extend_from_slice(b"1");
+        builder.value("b").extend_from_slice(b"\"x\"");
+        let row = builder.finish();
+        assert_eq!(Row::from_bytes(row.as_bytes()).as_ref(), Some(&row));
+        assert_eq!(Row::from_bytes(builder.finish().as_bytes()).map(|empty| empty.column_count()), Some(0));
+        for end in 0..row.size() {
+            let cut = Row::from_bytes(&row.as_bytes()[..end]);
+            assert!(cut.is_none_or(|cut| (0..2).all(|index| cut.column(index) == row.column(index))), "cut at {end}");
+        }
+        for at in 0..WORD * 5 {
+            let mut bytes = row.as_bytes().to_vec();
+            bytes[at] ^= 0xff;
+            // Whatever it is, looking at it does not panic.
+            let _ = Row::from_bytes(&bytes).map(|row| (row.json().len(), row.column(0).map(<[u8]>::len), row.column(1).map(<[u8]>::len)));
         }
     }
 

@@ -1,15 +1,17 @@
 //! What a captured table looks like: its columns in order, their types, its key.
 
+use serde::{Deserialize, Serialize};
+
 use super::KeyKind;
 
 /// Columns in the table's order (invisible and generated ones included, contract C) and the key's column indexes in key order.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Schema {
     pub columns: Vec<Column>,
     pub key: Vec<usize>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Column {
     pub name: String,
     pub kind: ColumnType,
@@ -17,7 +19,7 @@ pub struct Column {
 }
 
 /// Every MySQL column type, with what is needed to read its bytes and to print its value.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ColumnType {
     /// TINYINT 1, SMALLINT 2, MEDIUMINT 3, INT 4, BIGINT 8 bytes.
     Integer {
@@ -73,7 +75,7 @@ pub enum ColumnType {
 }
 
 /// Types of MariaDB that lie in the binlog as BINARY.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MariaDbType {
     Uuid,
     Inet4,

@@ -103,6 +103,8 @@ struct Tracked {
     plan: TablePlan,
     schema: Schema,
     phase: Phase,
+    /// Rows that came from elsewhere are ready when the stream gets here.
+    ready_at: Option<Position>,
     /// Table maps in a row that disagreed with a schema read freshly.
     disagreements: u8,
     /// Its number in the binlog, where the columns are known to be those of `schema`. Every change of a table's columns, logged or
@@ -190,6 +192,7 @@ impl<M: Maker> Assembler<M> {
             plan: plan.clone(),
             schema: Schema { columns: Vec::new(), key: Vec::new() },
             phase: Phase::Unread,
+            ready_at: None,
             disagreements: 0,
             number: None,
         };
@@ -242,7 +245,11 @@ impl<M: Maker> Assembler<M> {
 
     /// Whether every table follows or is stopped.
     pub fn is_settled(&self) -> bool {
-        self.tables.iter().all(|table| matches!(table.phase, Phase::Following | Phase::Stopped(_)))
+        self.tables.iter().all(|table| match table.phase {
+            Phase::Following => table.ready_at.is_none(),
+            Phase::Stopped(_) => true,
+            Phase::Unread | Phase::CatchingUp { .. } => false,
+        })
     }
 
     /// A table was read from a view that contains everything before the current place; it is ready when `until` is reached.
@@ -252,6 +259,15 @@ impl<M: Maker> Assembler<M> {
         tracked.schema = schema;
         tracked.number = None;
         tracked.phase = Phase::CatchingUp { until, applied: false, dirty: false };
+        tracked.ready_at = None;
+        self.settle();
+    }
+
+    /// A table has the rows it had where the stream begins (or somewhat later, but none from beyond `until`), with the columns it had
+    /// there; it is ready when `until` is reached. Unlike a view's rows these contain no statement that is still to come.
+    pub fn resumed(&mut self, table: TableId, schema: Schema, until: Position) {
+        self.follow(table, schema);
+        self.tables[table.index()].ready_at = Some(until);
         self.settle();
     }
 
@@ -822,17 +838,23 @@ impl<M: Maker> Assembler<M> {
     fn settle(&mut self) {
         let mut again = Vec::new();
         for index in 0..self.tables.len() {
-            let Phase::CatchingUp { until, dirty, .. } = &self.tables[index].phase else { continue };
-            if !self.here.reaches(until) {
+            let tracked = &mut self.tables[index];
+            let until = match &tracked.phase {
+                Phase::CatchingUp { until, .. } => Some(until),
+                Phase::Following => tracked.ready_at.as_ref(),
+                Phase::Unread | Phase::Stopped(_) => None,
+            };
+            if !until.is_some_and(|until| self.here.reaches(until)) {
                 continue;
             }
-            if *dirty {
+            if matches!(tracked.phase, Phase::CatchingUp { dirty: true, .. }) {
                 again.push(id(index));
-            } else {
-                self.tables[index].phase = Phase::Following;
-                self.forget_maps(id(index));
-                self.steps.push_back(Step::Ready(id(index)));
+                continue;
             }
+            tracked.ready_at = None;
+            tracked.phase = Phase::Following;
+            self.forget_maps(id(index));
+            self.steps.push_back(Step::Ready(id(index)));
         }
         self.reload(again);
     }

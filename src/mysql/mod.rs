@@ -6,6 +6,7 @@ pub mod connect;
 pub mod identity;
 mod mariadb;
 pub mod preconditions;
+pub mod resume;
 
 mod cascades;
 pub mod catalogue;

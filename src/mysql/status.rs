@@ -216,7 +216,8 @@ fn add(counter: &AtomicU64, more: u64) {
     }
 }
 
-fn now_us() -> u64 {
+/// Microseconds since the epoch.
+pub(crate) fn now_us() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
 }
 

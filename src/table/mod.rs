@@ -10,6 +10,9 @@ pub mod watch;
 
 pub use bounded::{Answer, CacheCounts, Unreadable};
 pub use pins::{Asked, Pins};
+pub mod history;
+pub mod journal;
+pub mod store;
 
 use hashbrown::HashMap;
 use parking_lot::{RwLock, RwLockReadGuard};
@@ -20,6 +23,9 @@ use std::time::Duration;
 use self::bounded::{Bounded, Found};
 use self::pins::Doors;
 use self::watch::Watch;
+use history::{Commit, History, HistoryCounts};
+use journal::Journal;
+
 use crate::model::{Change, Key, Position, Reason, Row, Schema, TableId, Transaction};
 
 /// ```text
@@ -89,6 +95,10 @@ struct Inner {
     position: Position,
     /// How far the stream has been read: like `position`, but also over transactions that change no table of ours.
     reached: Position,
+    /// No transaction committed before is still to come, in microseconds since the epoch; as far as clocks can be trusted.
+    known_us: u64,
+    /// Commit time of the last transaction applied.
+    clock_us: u64,
 }
 
 struct Table {
@@ -105,6 +115,8 @@ struct Table {
     watch: Option<Watch>,
     /// Has the rows instead, in a table that is not held whole.
     bounded: Option<Box<Bounded>>,
+    journal: Journal,
+    history: Option<Box<History>>,
 }
 
 /// One table as `/api/tables` shows it.
@@ -124,6 +136,8 @@ pub struct Summary {
     pub remaining: Option<Duration>,
     /// Of a bounded table.
     pub cache: Option<CacheCounts>,
+    /// The past of its rows, where it has a history.
+    pub history: Option<HistoryCounts>,
 }
 
 /// How far a snapshot is.
@@ -163,9 +177,12 @@ impl Tables {
                 remaining: None,
                 watch: None,
                 bounded: None,
+                journal: Journal::default(),
+                history: None,
             })
             .collect();
-        let inner = Inner { tables, at: Arc::from(""), position: Position::default(), reached: Position::default() };
+        let (position, reached) = (Position::default(), Position::default());
+        let inner = Inner { tables, at: Arc::from(""), position, reached, known_us: 0, clock_us: 0 };
         Self { inner: RwLock::new(inner), doors: Doors::default() }
     }
 
@@ -183,6 +200,7 @@ impl Tables {
             table.clear();
             table.remaining = None;
             table.replaced();
+            table.begin_anew();
             table.state = State::Snapshot { percent: 0 };
         }
     }
@@ -203,6 +221,7 @@ impl Tables {
         table.snapshot_rows += rows.len() as u64;
         table.rows.reserve(rows.len());
         for (key, row) in rows {
+            table.journal.touch(&key);
             table.put(key, row);
         }
         table.state = State::Snapshot { percent };
@@ -216,11 +235,22 @@ impl Tables {
     /// Applies one MySQL transaction whole.
     pub fn apply(&self, transaction: Transaction) {
         let mut inner = self.inner.write();
-        for change in transaction.changes {
-            inner.apply(change);
-        }
+        let inner = &mut *inner;
         inner.at = Arc::from(transaction.id);
         inner.position = transaction.position;
+        if transaction.committed_us > 0 {
+            inner.clock_us = transaction.committed_us;
+            inner.known_us = inner.known_us.max(inner.clock_us);
+        }
+        let commit = Commit { time_us: inner.clock_us, at: Arc::clone(&inner.at) };
+        for change in transaction.changes {
+            inner.apply(change, &commit);
+        }
+        for table in &mut inner.tables {
+            if let Some(history) = &mut table.history {
+                history.prune(inner.clock_us);
+            }
+        }
     }
 
     /// Begins to watch which keys of a table are touched; false when the table is not ready.
@@ -243,13 +273,30 @@ impl Tables {
         inner.position = position;
     }
 
+    /// Nothing of the captured tables changed up to here, and nothing committed before `known_us` is still to come (microseconds
+    /// since the epoch; 0 where nobody knows).
+    pub fn advance(&self, position: &Position, known_us: u64) {
+        let mut inner = self.inner.write();
+        inner.known_us = inner.known_us.max(known_us);
+        if inner.position != *position {
+            inner.position = position.clone();
+        }
+    }
+
     /// Everything up to P2 is applied: joins may use the table. A stopped table stays stopped.
     pub fn set_ready(&self, table: TableId) {
         {
-            let table = &mut self.inner.write().tables[table.index()];
+            let inner = &mut *self.inner.write();
+            let table = &mut inner.tables[table.index()];
             table.remaining = None;
             if !matches!(table.state, State::Stopped { .. }) {
                 table.state = State::Ready;
+                if table.bounded.is_none() {
+                    table.journal.set_whole();
+                }
+                if let Some(history) = &mut table.history {
+                    history.begin(inner.known_us);
+                }
             }
         }
         self.doors.wake(table);
@@ -263,6 +310,7 @@ impl Tables {
             table.clear();
             table.remaining = None;
             table.replaced();
+            table.begin_anew();
             table.state = State::Stopped { reason, message };
         }
     }
@@ -348,7 +396,7 @@ impl View<'_> {
 impl Inner {
     /// Rows of a table that stopped are not kept. A bounded one knows nothing before it is ready: not every change comes while the columns
     /// it was read with are those of a later place in the stream.
-    fn apply(&mut self, change: Change) {
+    fn apply(&mut self, change: Change, commit: &Commit) {
         let id = match change {
             Change::Upsert { table, .. } | Change::Delete { table, .. } | Change::Truncate { table } => table,
         };
@@ -360,12 +408,12 @@ impl Inner {
         match change {
             Change::Upsert { old_key, key, row, .. } => {
                 if let Some(old_key) = old_key {
-                    table.remove(&old_key);
+                    table.change(old_key, None, commit);
                 }
-                table.put(key, row);
+                table.change(key, Some(row), commit);
             }
-            Change::Delete { key, .. } => table.remove(&key),
-            Change::Truncate { .. } => table.truncate(),
+            Change::Delete { key, .. } => table.change(key, None, commit),
+            Change::Truncate { .. } => table.truncate(commit),
         }
     }
 }
@@ -402,31 +450,71 @@ impl Table {
         }
     }
 
-    fn put(&mut self, key: Key, row: Row) {
-        if let Some(bounded) = &mut self.bounded {
-            return bounded.put(&key, row);
+    /// Puts or removes a row of a followed table.
+    fn change(&mut self, key: Key, row: Option<Row>, commit: &Commit) {
+        if self.bounded.is_none() {
+            self.journal.touch(&key);
         }
-        let key_bytes = key.as_bytes().len();
-        self.bytes += key_bytes + row.size();
-        if let Some(old) = self.rows.insert(key, row) {
-            self.bytes -= key_bytes + old.size();
-        }
-    }
-
-    fn remove(&mut self, key: &Key) {
-        if let Some(bounded) = &mut self.bounded {
-            bounded.remove(key);
-        } else if let Some(old) = self.rows.remove(key) {
-            self.bytes -= key.as_bytes().len() + old.size();
+        // Of a table that catches up nobody knows which changes its rows contain already.
+        let is_remembered = self.history.is_some() && self.state == State::Ready;
+        let past = is_remembered.then(|| key.clone());
+        let old = match row {
+            Some(row) => self.put(key, row),
+            None => self.remove(&key),
+        };
+        if let Some((history, key)) = self.history.as_mut().zip(past) {
+            history.replaced(key, old, commit);
         }
     }
 
     /// Every row is gone.
-    fn truncate(&mut self) {
-        match &mut self.bounded {
-            Some(bounded) => bounded.truncate(),
-            None => self.clear(),
+    fn truncate(&mut self, commit: &Commit) {
+        self.journal.clear();
+        if let Some(bounded) = &mut self.bounded {
+            return bounded.truncate();
         }
+        let (rows, bytes) = (std::mem::take(&mut self.rows), std::mem::take(&mut self.bytes));
+        if let Some(history) = &mut self.history
+            && self.state == State::Ready
+        {
+            history.truncated(rows, bytes, commit);
+        }
+    }
+
+    /// Drops everything: what comes now has nothing to do with what was.
+    fn begin_anew(&mut self) {
+        self.journal.begin();
+        if let Some(history) = &mut self.history {
+            history.forget();
+        }
+    }
+
+    /// The row that was there; a bounded table does not say.
+    fn put(&mut self, key: Key, row: Row) -> Option<Row> {
+        if let Some(bounded) = &mut self.bounded {
+            bounded.put(&key, row);
+            return None;
+        }
+        let key_bytes = key.as_bytes().len();
+        self.bytes += key_bytes + row.size();
+        let old = self.rows.insert(key, row);
+        if let Some(old) = &old {
+            self.bytes -= key_bytes + old.size();
+        }
+        old
+    }
+
+    /// The row that was there; a bounded table does not say.
+    fn remove(&mut self, key: &Key) -> Option<Row> {
+        if let Some(bounded) = &mut self.bounded {
+            bounded.remove(key);
+            return None;
+        }
+        let old = self.rows.remove(key);
+        if let Some(old) = &old {
+            self.bytes -= key.as_bytes().len() + old.size();
+        }
+        old
     }
 
     /// Nothing is known of the rows any more.
@@ -449,6 +537,7 @@ impl Table {
             snapshot_rows: self.snapshot_rows,
             remaining: self.remaining,
             cache: self.bounded.as_ref().map(|bounded| bounded.cache_counts()),
+            history: self.history.as_ref().map(|history| history.counts()),
         }
     }
 }

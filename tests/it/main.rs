@@ -5,6 +5,7 @@
 mod support;
 mod support_works;
 
+mod as_of;
 mod audit;
 mod bounded;
 mod capture;
@@ -14,6 +15,7 @@ mod positions;
 mod random;
 mod snapshot;
 mod start;
+mod store;
 mod types;
 mod values;
 

@@ -7,6 +7,7 @@ mod limits;
 mod log;
 mod mysql;
 mod publish;
+mod state;
 mod streams;
 mod tables;
 
@@ -20,13 +21,7 @@ use super::name;
 use super::plan::Plan;
 
 pub(super) fn plan(root: Section<'_>) -> Plan {
-    root.later(&[
-        ("zones", "named polygons"),
-        ("stores", "OLAP stores"),
-        ("feeds", "topics as store tables"),
-        ("queries", "HTTP queries"),
-        ("state", "local cache of tables"),
-    ]);
+    root.later(&[("zones", "named polygons"), ("stores", "OLAP stores"), ("feeds", "topics as store tables"), ("queries", "HTTP queries")]);
     let name = dotted_name(&root, "name").or_else(|| {
         if !root.has("name") {
             let remedy = "write `name = \"shop\"`: consumer groups and transactional ids begin with it";
@@ -49,6 +44,7 @@ pub(super) fn plan(root: Section<'_>) -> Plan {
         kafka: kafka::read(root.section("kafka"), &limits),
         http: http::read(root.section("http")),
         log: log::read(root.section("log")),
+        state: state::read(root.section("state")),
         name,
         instance,
         tables,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::publish::{self, Published};
 use crate::config::file::{Section, Text};
-use crate::config::plan::TablePlan;
+use crate::config::plan::{HistoryPlan, TablePlan};
 
 /// MySQL's limit on names of databases and tables, in characters.
 const IDENTIFIER_CHARS: usize = 64;
@@ -43,7 +43,6 @@ fn table(name: String, section: &Section<'_>) -> TablePlan {
         ("keep", "tables made of topics"),
         ("format", "tables made of topics"),
         ("index", "joins on columns other than the key"),
-        ("history", "joins with earlier row versions"),
     ]);
     let from_topic = section.has("topic");
     let source = match section.text("mysql") {
@@ -92,6 +91,11 @@ fn table(name: String, section: &Section<'_>) -> TablePlan {
         section.file().fault(&section.at_key("audit"), "is not done for a table with `cache`", remedy);
     }
     cache.close();
+    let history = history(section.section("history"));
+    if history.is_some() && section.has("cache") {
+        let remedy = "remove `history` or `cache`: of rows that are not in memory no versions are known";
+        section.file().fault(&section.at_key("history"), "a bounded table has no history", remedy);
+    }
     let texts = |columns: Vec<Text>| columns.into_iter().map(|column| column.text).collect();
     TablePlan {
         columns: columns.map(texts),
@@ -102,8 +106,25 @@ fn table(name: String, section: &Section<'_>) -> TablePlan {
         invalid_text: section.choice("invalid_text"),
         audit: section.has("audit").then_some(audit),
         cache: max_bytes,
+        history,
         ..TablePlan::new(name, database, table)
     }
+}
+
+/// `history = { keep = "10m", max_bytes = "64 MiB" }`.
+fn history(section: Section<'_>) -> Option<HistoryPlan> {
+    let (second, day) = (Duration::from_secs(1), Duration::from_secs(86_400));
+    if section.is_written() && !section.has("keep") {
+        let remedy = "write how far back a join may look: `history = { keep = \"10m\" }`";
+        section.file().fault(&section.at_key("keep"), "is missing", remedy);
+    }
+    let history = HistoryPlan {
+        keep: section.duration("keep", 600 * second, second..=30 * day),
+        max_bytes: section.size("max_bytes", 64 << 20, 1 << 20..=1 << 40),
+    };
+    let is_written = section.is_written();
+    section.close();
+    is_written.then_some(history)
 }
 
 /// Names of columns, each once.

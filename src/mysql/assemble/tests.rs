@@ -209,6 +209,51 @@ fn a_table_catches_up_and_is_read_again_if_it_was_changed_meanwhile() {
 }
 
 #[test]
+fn d27_a_resumed_table_has_everything_after_its_position_still_to_come() {
+    let resumed = |until| {
+        let mut assembler = Assembler::new(JsonMaker, &[plan()], at(100), false, 1 << 20);
+        assembler.resumed(TABLE, schema(0), at(until));
+        Stream { assembler, end: 100, gtid: 0 }
+    };
+    let mut stream = resumed(900);
+    assert!(stream.steps().is_empty() && !stream.assembler.is_settled());
+    stream.insert(0, &[1]);
+    assert_eq!(stream.steps(), [r#"1 {"id":1}"#]);
+    stream.insert(0, &[2]);
+    assert_eq!(stream.steps(), [r#"2 {"id":2}"#, "ready"]);
+    assert!(stream.assembler.is_settled());
+    stream.insert(0, &[3]);
+    assert_eq!(stream.steps(), [r#"3 {"id":3}"#]);
+
+    // A statement is in no view: it acts at its place, also before any row.
+    let mut stream = resumed(900);
+    stream.ddl("ALTER TABLE items ADD COLUMN c1 INT");
+    assert_eq!(stream.steps(), ["reload"]);
+    stream.insert(1, &[1]);
+    assert!(stream.steps().is_empty());
+    stream.assembler.loaded(TABLE, schema(1), at(1500));
+    stream.insert(1, &[2]);
+    assert_eq!(stream.steps(), [r#"3 {"id":2,"c1":9}"#]);
+    stream.insert(1, &[3]);
+    assert_eq!(stream.steps(), [r#"4 {"id":3,"c1":9}"#, "ready"]);
+
+    let mut stream = resumed(900);
+    stream.ddl("TRUNCATE TABLE items");
+    assert_eq!(stream.steps(), ["1 truncate"]);
+    stream.ddl("DROP TABLE items");
+    assert_eq!(stream.steps(), ["stop table-dropped"]);
+    stream.insert(0, &[1]);
+    stream.insert(0, &[1]);
+    assert!(stream.steps().is_empty());
+
+    // Rows of other columns without a statement are not taken for rows that a view has already.
+    let mut stream = resumed(900);
+    stream.begin();
+    stream.take(kind::TABLE_MAP, &table_map(1)).expect("an event");
+    assert_eq!(stream.steps(), ["rewind"]);
+}
+
+#[test]
 fn statements_in_the_view_alone_change_nothing() {
     let mut stream = Stream::until(100 + 5 * 100);
     stream.ddl("ALTER TABLE items ADD COLUMN x INT");
