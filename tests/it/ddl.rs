@@ -25,6 +25,8 @@ struct Case<'m> {
     source: String,
     capture: Capture,
     session: Session,
+    /// By `id`, which is configured as the key, whatever the primary key is.
+    by_id: bool,
 }
 
 /// `id`, and two texts that say where they belong.
@@ -45,7 +47,8 @@ impl<'m> Case<'m> {
         session.exec(&format!("use {database}; {table}"));
         let capture = Capture::with(&mysql.config(), &format!("{}{options}", sections(&[&source])));
         capture.wait_ready();
-        let case = Self { mysql, database, source, capture, session };
+        let by_id = options.contains("key = [\"id\"]");
+        let case = Self { mysql, database, source, capture, session, by_id };
         case.same();
         case
     }
@@ -59,7 +62,9 @@ impl<'m> Case<'m> {
 
     #[track_caller]
     fn same(&self) {
-        self.capture.wait_same("items", || select(self.mysql, &self.source));
+        self.capture.wait_same("items", || {
+            if self.by_id { select_by(self.mysql, &self.source, &["id"]) } else { select(self.mysql, &self.source) }
+        });
     }
 
     /// Runs statements that keep the rows and columns, after which the table is not read again.
@@ -94,12 +99,17 @@ impl<'m> Case<'m> {
 /// The rows of a table: key and JSON, put together by the server from its own text of every value.
 fn select(mysql: &Mysql, source: &str) -> Vec<(String, String)> {
     let (database, table) = source.split_once('.').expect("database.table");
-    let columns: Vec<(String, String)> = mysql.rows(&format!(
-        "select column_name, data_type from information_schema.columns where table_schema = '{database}' and table_name = '{table}' order by ordinal_position"
-    ));
     let key: Vec<String> = mysql.rows(&format!(
         "select column_name from information_schema.statistics where table_schema = '{database}' and table_name = '{table}' \
          and index_name = 'PRIMARY' order by seq_in_index"
+    ));
+    select_by(mysql, source, &key.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+fn select_by(mysql: &Mysql, source: &str, key: &[&str]) -> Vec<(String, String)> {
+    let (database, table) = source.split_once('.').expect("database.table");
+    let columns: Vec<(String, String)> = mysql.rows(&format!(
+        "select column_name, data_type from information_schema.columns where table_schema = '{database}' and table_name = '{table}' order by ordinal_position"
     ));
     let fragment = |name: &str| {
         let kind = columns.iter().find(|(column, _)| column == name).map_or("", |(_, kind)| kind.as_str());
@@ -110,7 +120,7 @@ fn select(mysql: &Mysql, source: &str) -> Vec<(String, String)> {
         };
         format!("ifnull({value}, 'null')")
     };
-    let key = match key.as_slice() {
+    let key = match key {
         [] => return Vec::new(),
         [name] => format!("cast(`{name}` as char)"),
         names => format!("concat('[', {}, ']')", names.iter().map(|name| fragment(name)).collect::<Vec<_>>().join(", ',', ")),

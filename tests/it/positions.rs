@@ -201,7 +201,7 @@ fn b10_tagged_gtids_with_gaps_are_resumed_from() {
     capture.wait_same("items", || select_items(&mysql, &source));
     let executed: Vec<String> = mysql.rows("select @@global.gtid_executed");
     let position = capture.status.position().unwrap_or_default();
-    assert!(position.ends_with(&format!("{other}:3:blue:5-7:red_1:18446744073709551")), "{position}, the server says {}", executed[0]);
+    assert!(position.contains(&format!("{other}:3:blue:5-7:red_1:18446744073709551")), "{position}, the server says {}", executed[0]);
 }
 
 #[test]

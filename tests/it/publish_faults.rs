@@ -240,7 +240,9 @@ fn b21_an_xa_transaction_prepared_before_a_restart_comes_out_at_its_commit() {
     site.exec("create table items (id int primary key, n int not null); insert into items values (1, 0)");
     let mut daemon = Daemon::start(&site.config(&[("items", "")]), &[]);
     site.wait("items", 1);
-    site.exec("xa start 'slow'; update items set n = n + 1; insert into items values (2, 0); xa end 'slow'; xa prepare 'slow'");
+    site.exec(
+        "xa start 'slow'; update items set n = n + 1 where id = 1; insert into items values (2, 0); xa end 'slow'; xa prepare 'slow'",
+    );
     site.exec("insert into items values (3, 0)");
     assert_eq!(ops(&site.wait("items", 2)[1..]), [r#"c {"id":3}"#]);
     assert_eq!(daemon.terminate(), Some(0));

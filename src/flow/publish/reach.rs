@@ -30,8 +30,9 @@ struct Waiting {
 }
 
 impl Leader<'_> {
-    /// Returns when everything up to `until` has been seen.
-    pub async fn reach(&mut self, readings: &mut [Reading], from: &Position, until: &Position) -> Result<(), Ended> {
+    /// Sees everything up to `until`, and returns that position with the transactions that are really up to there: what the server calls
+    /// executed lags behind file and offset, and behind what the views show.
+    pub async fn reach(&mut self, readings: &mut [Reading], from: &Position, until: &Position) -> Result<Position, Ended> {
         let mut known = self.known();
         let mut start = from.clone();
         for reading in readings.iter() {
@@ -39,9 +40,6 @@ impl Leader<'_> {
             if let Some((at, _)) = reading.done.as_ref().filter(|(at, _)| start.contains(at)) {
                 start = at.clone();
             }
-        }
-        if &start == until {
-            return Ok(());
         }
         let tables: Vec<TableId> = readings.iter().map(|reading| reading.table).collect();
         let mut stream = self.stream(&start, &tables, known, false).await?;
@@ -72,7 +70,8 @@ impl Leader<'_> {
             }
         }
         self.settle_waiting(readings, from, &mut waiting, &mut connection).await?;
-        self.commit()
+        self.commit()?;
+        Ok(stream.assembler.position().clone())
     }
 
     async fn settle_waiting(

@@ -60,8 +60,7 @@ impl Leader<'_> {
                 }
             }
         }
-        let until = views.until.clone();
-        self.reach(&mut readings, &views.from, &until).await?;
+        let until = self.reach(&mut readings, &views.from, &views.until).await?;
         let following: Vec<TableId> = self.published().filter(|&table| self.state(table) == Some(&TableState::Following)).collect();
         let mut beside = match &self.progress.position {
             Some(position) if !following.is_empty() => Some(self.stream(position, &following, self.known(), true).await?),
