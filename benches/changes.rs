@@ -45,13 +45,13 @@ fn main() {
     bench.fill();
 
     let debezium = std::env::var("LARDER_BENCH_DEBEZIUM").ok().map(|jars| Debezium::start(&bench, &jars));
-    let theirs = debezium.as_ref().map(|debezium| debezium.until(&bench, rows, 0.0));
+    let theirs = debezium.as_ref().map(|debezium| debezium.until(&bench, rows, (debezium.began, 0.0)));
     let plan = bench.plan("snapshot");
     let ours = bench.publish(&plan, rows);
     report("rows → topic", rows, ours);
     compare(rows, ours, theirs);
 
-    let (from, begun) = (bench.position(), debezium.as_ref().map(Debezium::cpu));
+    let (from, begun) = (bench.position(), debezium.as_ref().map(|debezium| (Instant::now(), debezium.cpu())));
     bench.update();
     let until = bench.position();
     let theirs = debezium.as_ref().zip(begun).map(|(debezium, begun)| debezium.until(&bench, 2 * rows, begun));
@@ -273,7 +273,7 @@ impl Debezium {
             folder.join("offsets").display()
         );
         let connector = format!(
-            "name={name}\nconnector.class=io.debezium.connector.mysql.MySqlConnector\ndatabase.hostname={host}\ndatabase.port={port}\ndatabase.user={}\ndatabase.password={}\ndatabase.server.id=4711\ntopic.prefix={name}\ndatabase.include.list={database}\ntable.include.list={database}.items\nsnapshot.locking.mode=none\nschema.history.internal=io.debezium.storage.file.history.FileSchemaHistory\nschema.history.internal.file.filename={}\n",
+            "name={name}\nconnector.class=io.debezium.connector.mysql.MySqlConnector\ndatabase.hostname={host}\ndatabase.port={port}\ndatabase.user={}\ndatabase.password={}\ndatabase.server.id=4711\ntopic.prefix={name}\ndatabase.include.list={database}\ntable.include.list={database}.items\nsnapshot.locking.mode=none\ntopic.creation.default.replication.factor=1\ntopic.creation.default.partitions=1\ninclude.schema.changes=false\nschema.history.internal=io.debezium.storage.file.history.FileSchemaHistory\nschema.history.internal.file.filename={}\n",
             support::mysql::USER,
             support::mysql::PASSWORD,
             folder.join("history").display()
@@ -302,8 +302,8 @@ impl Debezium {
         ticks(&format!("/proc/{}/stat", self.process.id()))
     }
 
-    /// Waits until so many records are in the topic; CPU since `begun`.
-    fn until(&self, bench: &Bench<'_>, records: usize, begun: f64) -> Run {
+    /// Waits until so many records are in the topic; time and CPU since `begun`.
+    fn until(&self, bench: &Bench<'_>, records: usize, (since, cpu): (Instant, f64)) -> Run {
         let reader = bench.kafka.reader("read_uncommitted");
         let end = || reader.fetch_watermarks(&self.topic, 0, Duration::from_secs(5)).map_or(0, |(_, end)| end);
         let deadline = Instant::now() + Duration::from_secs(600);
@@ -311,7 +311,7 @@ impl Debezium {
             assert!(Instant::now() < deadline, "Debezium wrote {} records; its log is in {}", end(), self.folder.display());
             std::thread::sleep(Duration::from_millis(200));
         }
-        Run { wall: self.began.elapsed().as_secs_f64(), cpu: self.cpu() - begun }
+        Run { wall: since.elapsed().as_secs_f64(), cpu: self.cpu() - cpu }
     }
 }
 

@@ -209,7 +209,7 @@ fn introduce(plan: &Plan, screen: &mut Screen<impl Write>) -> Result<()> {
     screen.highlight("larder demo: the pizza shop, everything in one process")?;
     for line in [
         "real code   the configuration apps/pizzashop/larder.toml, the tables, the join, the worker and its Kafka client".into(),
-        "stand-in    MySQL: the shop's model in memory, its updates applied as transactions; no binlog is read".into(),
+        "stand-in    MySQL: the shop's model in memory, its updates applied as transactions; no binlog is read, so the change topics stay empty".into(),
         "stand-in    Kafka: librdkafka's mock cluster; no durable log, transactions are accepted but not isolated".into(),
         format!("            its fetches are answered every {FETCH_WAIT_MS} ms, not on arrival: most of the latency below is the mock's"),
         format!("read along  kcat -b {} -t enriched-order-items -o end", plan.kafka.brokers),

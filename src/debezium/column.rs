@@ -3,9 +3,9 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE;
 
-use super::form::Counts;
 use super::{json, number};
 use crate::config::plan::{BigintUnsignedMode, BinaryMode, DecimalMode, PublishPlan, TimeMode};
+use crate::model::Substitutions;
 use crate::model::{ColumnType, Value, text};
 
 const DAY_SECONDS: i64 = 86_400;
@@ -88,7 +88,7 @@ impl Codec {
 
     /// Appends a value that is not null and no zero date.
     #[inline]
-    fn write_plain(self, value: &Value<'_>, counts: &mut Counts, out: &mut Vec<u8>) -> Result<(), &'static str> {
+    fn write_plain(self, value: &Value<'_>, counts: &mut Substitutions, out: &mut Vec<u8>) -> Result<(), &'static str> {
         match (self, value) {
             (Codec::Number, &Value::Int(number)) => integer(number, out),
             (Codec::Number, &Value::UInt(number)) => integer(number, out),
@@ -147,7 +147,7 @@ impl Codec {
 
     /// Appends a value. Zero dates (month 0 or day 0) are null in a nullable column, else the epoch as Debezium has it; counted.
     #[inline]
-    pub fn write(self, value: &Value<'_>, nullable: bool, counts: &mut Counts, out: &mut Vec<u8>) -> Result<(), &'static str> {
+    pub fn write(self, value: &Value<'_>, nullable: bool, counts: &mut Substitutions, out: &mut Vec<u8>) -> Result<(), &'static str> {
         let zero = match *value {
             Value::Null => {
                 out.extend_from_slice(b"null");

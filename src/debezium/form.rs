@@ -8,7 +8,7 @@ use super::details::Details;
 use super::schema::{self, Field};
 use super::{Error, Record, json};
 use crate::config::plan::{PublishPlan, TablePlan};
-use crate::model::{Column, ColumnType, Schema, Value};
+use crate::model::{Column, ColumnType, Schema, Substitutions, Value};
 
 /// Writes the change records of one table. Valid for as long as the table's columns stay the same.
 ///
@@ -38,18 +38,7 @@ pub struct Form {
     /// `,"table":"products","server_id":`
     source_table: Box<[u8]>,
     schemas: bool,
-    counts: Counts,
-}
-
-/// What went out differently than it stands in MySQL, since [`Form::take_counts`] was called last.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Dates with month 0 or day 0.
-    pub zero_dates: u64,
-    /// Texts with bytes invalid in their charset, now U+FFFD.
-    pub replaced_texts: u64,
-    /// ENUM values that are none of the labels (index 0), now an empty text.
-    pub invalid_enums: u64,
+    counts: Substitutions,
 }
 
 struct FormColumn {
@@ -128,7 +117,7 @@ impl Form {
             schemas: publish.schemas,
             columns,
             schema: Arc::new(Schema { columns: taken, key }),
-            counts: Counts::default(),
+            counts: Substitutions::default(),
         })
     }
 
@@ -258,7 +247,7 @@ impl Form {
         out.extend_from_slice(br#","query":null"#);
     }
 
-    pub fn take_counts(&mut self) -> Counts {
+    pub fn take_counts(&mut self) -> Substitutions {
         std::mem::take(&mut self.counts)
     }
 }
@@ -362,8 +351,8 @@ mod tests {
         assert_eq!(written, (r#"{"b":"y\"","at":1000,"a":-1,"e":null}"#.into(), r#"{"a":-1,"b":"y\""}"#.into()));
         let again = row(&mut form, &[text(""), moment(1970, 0), Value::Int(12), text("")]).expect("a row");
         assert_eq!(again, (r#"{"b":"","at":null,"a":12,"e":""}"#.into(), r#"{"a":12,"b":""}"#.into()));
-        assert_eq!(form.take_counts(), Counts { zero_dates: 1, invalid_enums: 1, replaced_texts: 0 });
-        assert_eq!(form.take_counts(), Counts::default());
+        assert_eq!(form.take_counts(), Substitutions { zero_dates: 1, invalid_enums: 1, replaced_texts: 0 });
+        assert_eq!(form.take_counts(), Substitutions::default());
     }
 
     #[test]

@@ -17,7 +17,7 @@ mod number;
 mod schema;
 
 pub use details::{ColumnDefault, ColumnDetails, Details};
-pub use form::{Counts, Form};
+pub use form::Form;
 
 /// Header of the delete that begins a change of key: the new key as bare JSON.
 pub const NEW_KEY_HEADER: &str = "__debezium.newkey";

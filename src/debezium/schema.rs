@@ -3,9 +3,9 @@
 
 use super::column::{Codec, TimeUnit};
 use super::details::ColumnDefault;
-use super::form::Counts;
 use super::json;
 use crate::config::plan::{BinaryMode, DecimalMode};
+use crate::model::Substitutions;
 use crate::model::{Column, ColumnType, Value};
 
 /// Digits of the largest BIGINT UNSIGNED.
@@ -200,7 +200,7 @@ impl Field<'_> {
             }
             None | Some(ColumnDefault::Value(Value::Null)) => false,
             Some(ColumnDefault::Value(default)) => {
-                self.codec.write(default, self.column.nullable, &mut Counts::default(), out).is_ok() && &out[value..] != b"null"
+                self.codec.write(default, self.column.nullable, &mut Substitutions::default(), out).is_ok() && &out[value..] != b"null"
             }
         };
         if !written {

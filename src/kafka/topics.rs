@@ -74,9 +74,14 @@ impl Topics {
 
     /// The largest record the topic takes (`max.message.bytes`), where the brokers tell.
     pub fn max_message_bytes(&self, name: &str) -> Option<usize> {
+        self.setting(name, "max.message.bytes")?.parse().ok()
+    }
+
+    /// A setting of the topic, where the brokers tell.
+    pub fn setting(&self, name: &str, key: &str) -> Option<String> {
         let options = AdminOptions::new().request_timeout(Some(ANSWER));
         let answer = futures_executor::block_on(self.admin.describe_configs(&[ResourceSpecifier::Topic(name)], &options)).ok()?;
-        answer.into_iter().next()?.ok()?.get("max.message.bytes")?.value.as_ref()?.parse().ok()
+        answer.into_iter().next()?.ok()?.get(key)?.value.clone()
     }
 
     /// First and next offset of a partition.

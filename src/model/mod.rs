@@ -16,7 +16,7 @@ pub use position::Position;
 pub use row::{Row, RowBuilder};
 pub use schema::{Column, ColumnType, MariaDbType, Schema};
 pub use stop::{Reason, Stop};
-pub use value::Value;
+pub use value::{Substitutions, Value};
 
 /// Index of a captured table in the plan; stable for the life of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

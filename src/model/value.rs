@@ -50,3 +50,22 @@ pub enum Value<'a> {
     /// Little-endian float32 numbers, one after the other.
     Vector(Cow<'a, [u8]>),
 }
+
+/// What went out differently than it stands in MySQL, since it was taken last.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Substitutions {
+    /// Dates with month 0 or day 0.
+    pub zero_dates: u64,
+    /// Texts with bytes invalid in their charset, now U+FFFD.
+    pub replaced_texts: u64,
+    /// ENUM values that are none of the labels (index 0), now an empty text.
+    pub invalid_enums: u64,
+}
+
+impl Substitutions {
+    pub fn add(&mut self, more: Substitutions) {
+        self.zero_dates += more.zero_dates;
+        self.replaced_texts += more.replaced_texts;
+        self.invalid_enums += more.invalid_enums;
+    }
+}

@@ -22,10 +22,10 @@ use super::cursor::{Cursor, Fault};
 use super::decode::{DecodeError, RowReader, RowsEvent};
 use super::event::{self, Begin, RawEvent, kind};
 use super::maker::{Maker, Place};
-use super::render::Counts;
 use super::statement::{self, Effect, Name, Xid};
 use super::table_map::TableMap;
 use crate::config::plan::TablePlan;
+use crate::model::Substitutions;
 use crate::model::position::Gtid;
 use crate::model::{Position, Reason, Schema, TableId, Transaction};
 
@@ -76,7 +76,7 @@ pub struct Tally {
     pub ignored_events: u64,
     /// Transactions above `limits.transaction_bytes`.
     pub large_transactions: u64,
-    pub rows: Counts,
+    pub rows: Substitutions,
 }
 
 pub struct Assembler<M: Maker> {
@@ -792,9 +792,7 @@ impl<M: Maker> Assembler<M> {
             payload.rows += rows as u32;
         }
         let counts = self.maker.take_counts(reader);
-        self.tally.rows.zero_dates += counts.zero_dates;
-        self.tally.rows.replaced_texts += counts.replaced_texts;
-        self.tally.rows.invalid_enums += counts.invalid_enums;
+        self.tally.rows.add(counts);
         if let Err(error) = read {
             // Of a table that stops nothing is applied.
             open.changes.truncate(before);

@@ -7,9 +7,10 @@ use super::catalogue::TableInfo;
 use super::chunks::{Failed, Make, Rows};
 use super::connect::Error;
 use super::decode::DecodeError;
-use super::render::{Counts, Shape};
+use super::render::Shape;
 use super::snapshot::Views;
 use crate::config::plan::TablePlan;
+use crate::model::Substitutions;
 use crate::model::{Key, Reason, Row, Schema, TableId};
 use crate::table::{Progress, Tables};
 
@@ -17,7 +18,7 @@ use crate::table::{Progress, Tables};
 pub enum Loaded {
     Whole {
         rows: u64,
-        counts: Counts,
+        counts: Substitutions,
     },
     /// A value cannot be read: the table alone stops.
     Unreadable {
@@ -41,7 +42,7 @@ impl Renderer {
 }
 
 impl Make for Renderer {
-    type Made = (Vec<(Key, Row)>, Counts);
+    type Made = (Vec<(Key, Row)>, Substitutions);
 
     fn make(&mut self, rows: Rows) -> Result<Self::Made, DecodeError> {
         let mut made = Vec::with_capacity(rows.len());
@@ -67,7 +68,7 @@ pub async fn load(views: &mut Views, table: TableId, plan: &TablePlan, info: &Ta
     };
     // Growing by and by would lock the tables for a moment each time.
     tables.reserve(table, usize::try_from(info.row_estimate).unwrap_or(0));
-    let (mut rows, mut counts) = (0, Counts::default());
+    let (mut rows, mut counts) = (0, Substitutions::default());
     loop {
         match chunks.next().await {
             Ok(Some(batch)) => {

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::decode::{DecodeError, RowsEvent};
-use super::render::Counts;
 use super::table_map::TableMap;
 use crate::config::plan::TablePlan;
+use crate::model::Substitutions;
 use crate::model::{Schema, TableId};
 
 /// What is made of the rows of a stream.
@@ -34,7 +34,7 @@ pub trait Maker {
     ) -> Result<(), DecodeError>;
 
     /// What went out differently since the last call.
-    fn take_counts(&self, reader: &mut Self::Reader) -> Counts;
+    fn take_counts(&self, reader: &mut Self::Reader) -> Substitutions;
 
     /// `TRUNCATE TABLE`: every row is gone. `None` where nothing has been made of the table.
     fn truncate(&self, table: TableId, place: &Place<'_>) -> Option<Self::Change>;

@@ -7,7 +7,7 @@ use super::cursor::{Fault, little_endian};
 use super::decode::{DecodeError, RowChange, RowKind};
 use super::text;
 use crate::config::plan::{DecimalForm, InvalidText, TablePlan};
-use crate::model::{Change, ColumnType, Key, Row, RowBuilder, Schema, TableId, Value};
+use crate::model::{Change, ColumnType, Key, Row, RowBuilder, Schema, Substitutions, TableId, Value};
 
 /// What the rows of a table look like: projection, key and the options of the plan, resolved against its columns.
 ///
@@ -21,26 +21,7 @@ pub struct Shape {
     invalid_text: InvalidText,
     builder: RowBuilder,
     scratch: Vec<u8>,
-    counts: Counts,
-}
-
-/// What went out differently than it stands in MySQL, since [`Shape::take_counts`] was called last.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Dates with month 0 or day 0.
-    pub zero_dates: u64,
-    /// Texts with bytes invalid in their charset, now U+FFFD.
-    pub replaced_texts: u64,
-    /// ENUM values that are none of the labels (index 0), now an empty text.
-    pub invalid_enums: u64,
-}
-
-impl Counts {
-    pub fn add(&mut self, more: Counts) {
-        self.zero_dates += more.zero_dates;
-        self.replaced_texts += more.replaced_texts;
-        self.invalid_enums += more.invalid_enums;
-    }
+    counts: Substitutions,
 }
 
 /// How a column is printed where its value alone does not say.
@@ -102,7 +83,7 @@ impl Shape {
             invalid_text: plan.invalid_text,
             builder: RowBuilder::default(),
             scratch: Vec::new(),
-            counts: Counts::default(),
+            counts: Substitutions::default(),
         })
     }
 
@@ -173,7 +154,7 @@ impl Shape {
         Ok(key)
     }
 
-    pub fn take_counts(&mut self) -> Counts {
+    pub fn take_counts(&mut self) -> Substitutions {
         std::mem::take(&mut self.counts)
     }
 }
@@ -203,7 +184,7 @@ fn missing_columns(schema: &Schema, plan: &TablePlan) -> Result<(), DecodeError>
 
 impl Form {
     #[inline]
-    fn write(&self, value: &Value<'_>, decimal: DecimalForm, counts: &mut Counts, out: &mut Vec<u8>) -> Result<(), Fault> {
+    fn write(&self, value: &Value<'_>, decimal: DecimalForm, counts: &mut Substitutions, out: &mut Vec<u8>) -> Result<(), Fault> {
         match value {
             Value::Null => out.extend_from_slice(b"null"),
             &Value::Int(number) if self.boolean => boolean(number != 0, out),
@@ -239,7 +220,7 @@ impl Form {
     }
 
     /// Zero dates (month 0 or day 0) are null where the column allows it, else the server's text.
-    fn write_date(&self, value: &Value<'_>, counts: &mut Counts, out: &mut Vec<u8>) {
+    fn write_date(&self, value: &Value<'_>, counts: &mut Substitutions, out: &mut Vec<u8>) {
         let zero = match *value {
             Value::Date { month, day, .. } | Value::DateTime { month, day, .. } => month == 0 || day == 0,
             Value::Timestamp { seconds, micros } => seconds == 0 && micros == 0,

@@ -2,9 +2,10 @@
 
 use super::decode::{DecodeError, RowReader, RowsEvent};
 use super::maker::{Maker, Place};
-use super::render::{Counts, Shape};
+use super::render::Shape;
 use super::table_map::TableMap;
 use crate::config::plan::TablePlan;
+use crate::model::Substitutions;
 use crate::model::{Change, Schema, TableId};
 
 /// Makes the changes that the tables in memory take.
@@ -62,7 +63,7 @@ impl Maker for JsonMaker {
         reader.changes(table, event, |change| changes.push(change))
     }
 
-    fn take_counts(&self, reader: &mut JsonRows) -> Counts {
+    fn take_counts(&self, reader: &mut JsonRows) -> Substitutions {
         reader.shape_mut().take_counts()
     }
 

@@ -6,9 +6,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use parking_lot::Mutex;
 
 use super::assemble::Tally;
-use super::render::Counts;
 use super::requests::Resnapshots;
 use crate::model::Position;
+use crate::model::Substitutions;
 
 /// The capture's connection, place, lag and counts.
 #[derive(Debug, Default)]
@@ -203,7 +203,7 @@ impl SourceStatus {
         self.count_rows(tally.rows);
     }
 
-    pub(crate) fn count_rows(&self, counts: Counts) {
+    pub(crate) fn count_rows(&self, counts: Substitutions) {
         add(&self.zero_dates, counts.zero_dates);
         add(&self.replaced_text, counts.replaced_texts);
         add(&self.invalid_enums, counts.invalid_enums);

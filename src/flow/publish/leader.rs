@@ -306,13 +306,10 @@ impl<'a> Leader<'a> {
         match self.writer.change(change, common, place, block) {
             Ok(()) => self.publisher.status.count(change.table),
             Err(Refused::Fault(fault)) => return Err(fault.into()),
-            Err(Refused::TooLarge { bytes, bound }) => {
-                let message = format!(
-                    "the change of {} takes {bytes} bytes, its topic takes {bound}: raise max.message.bytes of the topic and limits.message_bytes",
-                    String::from_utf8_lossy(change.key())
-                );
-                assembler.stopped(change.table, Reason::TooLarge);
-                self.stop_table(change.table, Reason::TooLarge, &message);
+            Err(refused) => {
+                let (reason, message) = why(&refused, &String::from_utf8_lossy(change.key()));
+                assembler.stopped(change.table, reason);
+                self.stop_table(change.table, reason, &message);
             }
         }
         Ok(())
@@ -402,6 +399,23 @@ impl<'a> Leader<'a> {
             self.publisher.status.committed(self.progress.position.as_ref(), began.elapsed());
         }
         Ok(())
+    }
+}
+
+/// Why a table whose change was refused is stopped.
+pub(super) fn why(refused: &Refused, key: &str) -> (Reason, String) {
+    match refused {
+        Refused::TooLarge { bytes, bound } => {
+            let message = format!(
+                "the change of {key} takes {bytes} bytes, its topic takes {bound}: raise max.message.bytes of the topic and limits.message_bytes"
+            );
+            (Reason::TooLarge, message)
+        }
+        Refused::Compacted => {
+            let message = "the table was truncated, which its topic cannot be told: a truncate has no key, and the topic is compacted (cleanup.policy)";
+            (Reason::DdlUnsupported, message.to_owned())
+        }
+        Refused::Fault(fault) => (Reason::BadValue, fault.to_string()),
     }
 }
 

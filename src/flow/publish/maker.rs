@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use crate::config::plan::TablePlan;
 use crate::debezium::{self, Details, Form};
+use crate::model::Substitutions;
 use crate::model::{Schema, TableId};
 use crate::mysql::catalogue::TableInfo;
 use crate::mysql::chunks::{Make, Rows};
 use crate::mysql::decode::{DecodeError, RowChange, RowKind, RowReader, RowsEvent};
 use crate::mysql::maker::{Maker, Place as EventPlace};
 use crate::mysql::place::Place;
-use crate::mysql::render::Counts;
 use crate::mysql::table_map::TableMap;
 
 /// One row change of a published table.
@@ -143,9 +143,8 @@ impl RowForm {
         Ok(Self { rows: form()?, records: Arc::new(form()?) })
     }
 
-    fn take_counts(&mut self) -> Counts {
-        let debezium::Counts { zero_dates, replaced_texts, invalid_enums } = self.rows.take_counts();
-        Counts { zero_dates, replaced_texts, invalid_enums }
+    fn take_counts(&mut self) -> Substitutions {
+        self.rows.take_counts()
     }
 }
 
@@ -282,7 +281,7 @@ impl Maker for ChangeMaker {
         })
     }
 
-    fn take_counts(&self, reader: &mut ChangeReader) -> Counts {
+    fn take_counts(&self, reader: &mut ChangeReader) -> Substitutions {
         reader.form.take_counts()
     }
 
@@ -351,7 +350,7 @@ impl ReadMaker {
 }
 
 impl Make for ReadMaker {
-    type Made = (Vec<Published>, Counts);
+    type Made = (Vec<Published>, Substitutions);
 
     fn make(&mut self, rows: Rows) -> Result<Self::Made, DecodeError> {
         let RowForm { rows: form, records } = &mut self.form;

@@ -284,7 +284,8 @@ impl Publisher {
             };
             let bound =
                 topics.max_message_bytes(&publish.topic).unwrap_or(limits.message_bytes).min(limits.message_bytes + RECORD_OVERHEAD);
-            Ok(Some(Target { topic: publish.topic.clone(), partitions, bound, tombstones: publish.tombstones }))
+            let compacted = topics.setting(&publish.topic, "cleanup.policy").is_some_and(|policy| policy.contains("compact"));
+            Ok(Some(Target { topic: publish.topic.clone(), partitions, bound, tombstones: publish.tombstones, compacted }))
         };
         self.plan.tables.iter().map(target).collect()
     }

@@ -131,7 +131,7 @@ impl Leader<'_> {
                 if let Some(out) = out {
                     match self.writer.change(&out, &common, Snapshot::False, None) {
                         Ok(()) => self.publisher.status.count(out.table),
-                        Err(refused) => self.refused(refused, out.table)?,
+                        Err(refused) => self.refused(refused, &out)?,
                     }
                 }
             }

@@ -19,7 +19,7 @@ use tracing::info;
 
 use super::Ended;
 use super::difference::{self, Standing};
-use super::leader::{Leader, Read, Stream};
+use super::leader::{Leader, Read, Stream, why};
 use super::maker::{Event, Published, ReadMaker, record_form};
 use super::progress::TableState;
 use super::reading::{Net, Reading};
@@ -209,21 +209,17 @@ impl Leader<'_> {
                 self.publisher.status.count(row.table);
                 Ok(())
             }
-            Err(refused) => self.refused(refused, row.table),
+            Err(refused) => self.refused(refused, row),
         }
     }
 
-    pub fn refused(&mut self, refused: Refused, table: TableId) -> Result<(), Ended> {
-        match refused {
-            Refused::Fault(fault) => Err(fault.into()),
-            Refused::TooLarge { bytes, bound } => {
-                let message = format!(
-                    "a row takes {bytes} bytes, its topic takes {bound}: raise max.message.bytes of the topic and limits.message_bytes"
-                );
-                self.stop_table(table, Reason::TooLarge, &message);
-                Err(Ended::AtOnce)
-            }
+    pub fn refused(&mut self, refused: Refused, change: &Published) -> Result<(), Ended> {
+        if let Refused::Fault(fault) = refused {
+            return Err(fault.into());
         }
+        let (reason, message) = why(&refused, &String::from_utf8_lossy(change.key()));
+        self.stop_table(change.table, reason, &message);
+        Err(Ended::AtOnce)
     }
 
     fn failed(&mut self, failed: Failed, table: TableId) -> Result<(), Ended> {
@@ -277,7 +273,7 @@ impl Leader<'_> {
                             if main.covers(&id, &position) && !at.covers(&id, &position) {
                                 match self.writer.change(&change, &common, Snapshot::False, None) {
                                     Ok(()) => self.publisher.status.count(change.table),
-                                    Err(refused) => self.refused(refused, change.table)?,
+                                    Err(refused) => self.refused(refused, &change)?,
                                 }
                             }
                         }

@@ -24,6 +24,8 @@ pub struct Target {
     /// The largest record the topic takes.
     pub bound: usize,
     pub tombstones: bool,
+    /// The topic is compacted.
+    pub compacted: bool,
 }
 
 /// What the changes of one transaction, or of one snapshot, have in common.
@@ -48,6 +50,8 @@ pub enum Refused {
         bytes: usize,
         bound: usize,
     },
+    /// A truncate has no key, and a compacted topic takes no record without one.
+    Compacted,
     Fault(Fault),
 }
 
@@ -155,6 +159,7 @@ impl Writer {
         // What is to be sent, in order.
         let mut records: [Option<Parts<'_>>; 3] = [None, None, None];
         match change.kind {
+            Kind::Truncate if target.compacted => return Err(Refused::Compacted),
             Kind::Truncate => {
                 form.write_value(&record(Op::Truncate, None, None), value);
                 check(None, Some(value), &headers(None, true), target.bound)?;
@@ -227,6 +232,7 @@ impl Writer {
         let fault = |refused| match refused {
             Refused::Fault(fault) => fault,
             Refused::TooLarge { bytes, .. } => Fault::NewSession(format!("a record of {bytes} bytes does not fit into the progress topic")),
+            Refused::Compacted => Fault::NewSession("the progress topic takes no record".into()),
         };
         let topic = std::mem::take(&mut self.progress_topic);
         let outgoing = Outgoing { topic: &topic, ..Outgoing::default() };

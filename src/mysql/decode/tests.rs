@@ -4,8 +4,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::config::plan::TablePlan;
+use crate::model::Substitutions;
 use crate::model::{Change, Column, TableId};
-use crate::mysql::render::{Counts, Shape};
+use crate::mysql::render::Shape;
 use crate::mysql::rows::JsonRows;
 
 /// One column of a table map: type code, metadata, nullable.
@@ -184,8 +185,8 @@ fn what_goes_out_differently_is_counted() {
         ["1 {\"c0\":1,\"c1\":\"\",\"c2\":null,\"c3\":\"0000-00-00\",\"c4\":\"\u{FFFD}x\"}"]
     );
     let counts = reader.shape_mut().take_counts();
-    assert_eq!(counts, Counts { zero_dates: 2, replaced_texts: 1, invalid_enums: 1 });
-    assert_eq!(reader.shape_mut().take_counts(), Counts::default());
+    assert_eq!(counts, Substitutions { zero_dates: 2, replaced_texts: 1, invalid_enums: 1 });
+    assert_eq!(reader.shape_mut().take_counts(), Substitutions::default());
     let error = changes(&mut reader, 30, &event(b"\x05\xFF\0\x01\0\0\0\x03\0\0\0\0\0\0\0")).expect_err("no such label");
     assert_eq!((error.reason(), error.to_string().as_str()), (Reason::BadValue, "column c1: an ENUM index beyond its labels"));
 }

@@ -48,6 +48,8 @@ impl Shop {
             ("name = \"pizzashop\"", format!("name = \"{}\"", self.name)),
             ("\"pizzashop.products\"", format!("\"{}.products\"", self.name)),
             ("\"pizzashop.users\"", format!("\"{}.users\"", self.name)),
+            ("\"mysql.pizzashop.products\"", format!("\"{}-products\"", self.name)),
+            ("\"mysql.pizzashop.users\"", format!("\"{}-users\"", self.name)),
             ("from = \"orders\"", format!("from = \"{}\"", self.orders)),
             ("topic = \"enriched-order-items\"", format!("topic = \"{}\"", self.items)),
         ] {
