@@ -36,6 +36,7 @@ const PURE: &[&str] = &[
     "join/",
     "debezium/",
     "mysql/assemble.rs",
+    "mysql/assemble/state.rs",
     "mysql/charset.rs",
     "mysql/cursor.rs",
     "mysql/decode.rs",

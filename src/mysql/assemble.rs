@@ -29,6 +29,10 @@ use crate::model::Substitutions;
 use crate::model::position::Gtid;
 use crate::model::{Position, Reason, Schema, TableId, Transaction};
 
+mod state;
+
+use self::state::{Mapped, Open, Payload, Phase, Prepared, Rows, Tracked};
+
 /// What the driver has to do, in order, before it hands in the next event.
 #[derive(Debug)]
 pub enum Step<C> {
@@ -97,86 +101,6 @@ pub struct Assembler<M: Maker> {
     prepared_bytes: usize,
     steps: VecDeque<Step<M::Change>>,
     tally: Tally,
-}
-
-struct Tracked {
-    plan: TablePlan,
-    schema: Schema,
-    phase: Phase,
-    /// Rows that came from elsewhere are ready when the stream gets here.
-    ready_at: Option<Position>,
-    /// Table maps in a row that disagreed with a schema read freshly.
-    disagreements: u8,
-    /// Its number in the binlog, where the columns are known to be those of `schema`. Every change of a table's columns, logged or
-    /// not, gives it another one, and so do a restart of the server and little else.
-    number: Option<u64>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Phase {
-    Unread,
-    CatchingUp {
-        until: Position,
-        /// Rows of the stream have been applied over the snapshot.
-        applied: bool,
-        /// A statement changed the table after rows of the stream had been applied: read it again.
-        dirty: bool,
-    },
-    Following,
-    Stopped(Reason),
-}
-
-/// A compressed transaction being read.
-struct Payload {
-    /// Bytes that are left.
-    left: u64,
-    /// Where the outer event begins.
-    offset: u64,
-    /// Rows seen in it.
-    rows: u32,
-}
-
-/// An XA transaction that is neither committed nor rolled back.
-struct Prepared<C> {
-    changes: Vec<C>,
-    /// Not in our position before the end of the transaction is known: whoever resumes there is sent it again (case B21).
-    gtid: Option<Gtid>,
-}
-
-struct Open<C> {
-    begin: Begin,
-    /// BEGIN or XA START was seen, or the transaction needs none: statements do not end it.
-    started: bool,
-    /// An XA transaction, which comes out when it is committed, and whole.
-    is_xa: bool,
-    /// Where it begins.
-    offset: u64,
-    thread: Option<u32>,
-    changes: Vec<C>,
-    bytes: usize,
-    /// Rows seen, of whatever table.
-    rows: u64,
-    /// Bytes of `changes`; only where transactions are split.
-    held_bytes: usize,
-    /// The identity that parts already handed out carry.
-    parts_id: Option<String>,
-    reload: Vec<TableId>,
-    altered: Vec<TableId>,
-    stops: Vec<(TableId, Reason, String)>,
-}
-
-struct Mapped<R> {
-    body: Vec<u8>,
-    /// `None`: nobody captures the table.
-    table: Option<TableId>,
-    rows: Rows<R>,
-}
-
-/// What happens to the rows under a table map.
-enum Rows<R> {
-    Skipped,
-    Counted(Box<RowReader>),
-    Made(Box<R>),
 }
 
 /// Table maps kept at most; a statement in progress keeps its own.
