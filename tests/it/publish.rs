@@ -171,7 +171,7 @@ fn a_table_added_later_is_read_alone_while_the_others_go_on() {
 }
 
 #[test]
-fn n01_a_snapshot_under_writes_and_kills_is_a_legal_history() {
+fn n01_n09_a_snapshot_under_writes_and_kills_is_a_legal_history() {
     let site = Site::new();
     site.exec("create table items (id int primary key, n int not null, pad varchar(200)); create table text_keys (id varchar(40) collate utf8mb4_0900_ai_ci primary key, n int not null)");
     site.exec("set session cte_max_recursion_depth = 100000; insert into items with recursive s as (select 1 as x union all select x + 1 from s where x < 40000) select x, 0, repeat('p', 100) from s");

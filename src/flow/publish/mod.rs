@@ -258,7 +258,7 @@ impl Publisher {
     }
 
     /// Creates what is missing (contract E17), and says how large records may be.
-    fn targets(&self) -> Result<Vec<Option<Target>>, Ended> {
+    fn targets(&self) -> Result<Vec<Option<Arc<Target>>>, Ended> {
         let Plan { kafka, limits, .. } = &*self.plan;
         let topics = Topics::new(kafka, limits)?;
         let room = (limits.message_bytes + RECORD_OVERHEAD).to_string();
@@ -271,7 +271,7 @@ impl Publisher {
                 &[("cleanup.policy", "compact"), ("segment.bytes", "16777216"), ("min.cleanable.dirty.ratio", "0.1")],
             )?;
         }
-        let target = |plan: &TablePlan| -> Result<Option<Target>, Ended> {
+        let target = |plan: &TablePlan| -> Result<Option<Arc<Target>>, Ended> {
             let Some(publish) = &plan.publish else { return Ok(None) };
             let partitions = match topics.find(&publish.topic)? {
                 Some(topic) => topic.partitions,
@@ -285,7 +285,7 @@ impl Publisher {
             let bound =
                 topics.max_message_bytes(&publish.topic).unwrap_or(limits.message_bytes).min(limits.message_bytes + RECORD_OVERHEAD);
             let compacted = topics.setting(&publish.topic, "cleanup.policy").is_some_and(|policy| policy.contains("compact"));
-            Ok(Some(Target { topic: publish.topic.clone(), partitions, bound, tombstones: publish.tombstones, compacted }))
+            Ok(Some(Arc::new(Target { topic: publish.topic.clone(), partitions, bound, tombstones: publish.tombstones, compacted })))
         };
         self.plan.tables.iter().map(target).collect()
     }

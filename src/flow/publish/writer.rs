@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rdkafka::message::{Header, OwnedHeaders};
@@ -64,7 +65,7 @@ impl From<Fault> for Refused {
 pub struct Writer {
     producer: Producer,
     /// Per table of the plan; `None` for one that is not published.
-    targets: Vec<Option<Target>>,
+    targets: Vec<Option<Arc<Target>>>,
     progress_topic: String,
     open: Option<Instant>,
     /// Bytes in the open transaction.
@@ -87,7 +88,7 @@ struct Scratch {
 }
 
 impl Writer {
-    pub fn new(producer: Producer, targets: Vec<Option<Target>>, progress_topic: String) -> Self {
+    pub fn new(producer: Producer, targets: Vec<Option<Arc<Target>>>, progress_topic: String) -> Self {
         Self {
             producer,
             targets,
