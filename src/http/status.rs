@@ -37,6 +37,9 @@ pub async fn status(State(site): State<Arc<Site>>) -> Json<Value> {
         "tables": tables::describe(overview),
         "streams": overview.streams.iter().map(|s| streams::describe(s)).collect::<Vec<_>>(),
         "feeds": [],
+        "publisher": overview.publisher.as_ref().map(|publisher| {
+            json!({ "elected": publisher.is_elected(), "position": publisher.position(), "lag_seconds": publisher.lag_seconds() })
+        }),
     }))
 }
 

@@ -9,6 +9,7 @@ use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::base_consumer::BaseConsumer;
 use rdkafka::consumer::{Consumer, ConsumerContext};
 use rdkafka::error::KafkaError;
+use rdkafka::groups::GroupInfo;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
 use std::time::Duration;
@@ -18,6 +19,10 @@ use crate::config::plan::{KafkaPlan, Limits};
 
 pub struct Election {
     consumer: BaseConsumer<Context>,
+    group: String,
+    member: String,
+    /// Tells our own clients from those of other processes.
+    client_id: String,
 }
 
 /// What the group thinks of us.
@@ -32,10 +37,12 @@ impl Election {
     /// Stands for election. `member` is the same over restarts, so that a restarted process is elected again at once.
     pub fn join(kafka: &KafkaPlan, limits: &Limits, group: &str, member: &str, topic: &str) -> Result<Self, Fault> {
         let role = Role::Consumer { group: group.to_string(), instance: member.to_string() };
-        let consumer = BaseConsumer::from_config_and_context(&config(kafka, limits, &role), Context::default())
-            .map_err(|e: KafkaError| Fault::of(&e))?;
+        let client_id = format!("{member}-{}-{}", std::process::id(), nanos());
+        let mut settings = config(kafka, limits, &role);
+        settings.set("client.id", &client_id);
+        let consumer = BaseConsumer::from_config_and_context(&settings, Context::default()).map_err(|e: KafkaError| Fault::of(&e))?;
         consumer.subscribe(&[topic]).map_err(|e| Fault::of(&e))?;
-        Ok(Self { consumer })
+        Ok(Self { consumer, group: group.to_string(), member: member.to_string(), client_id })
     }
 
     /// Takes part, for as long as `timeout`; must be called again and again.
@@ -49,11 +56,33 @@ impl Election {
         Ok(*self.consumer.context().standing.lock())
     }
 
-    /// Whether another process has taken our place in the group.
+    /// Whether this client can take part no more.
+    pub fn is_over(&self) -> bool {
+        self.consumer.client().fatal_error().is_some()
+    }
+
+    /// Whether another process has taken our place in the group. A client is also fenced by itself: when the brokers slept for longer
+    /// than the session lasts, it may have joined twice.
     pub fn replaced(&self) -> bool {
-        self.consumer.client().fatal_error().is_some_and(|(code, _)| code == RDKafkaErrorCode::FencedInstanceId)
+        if self.consumer.client().fatal_error().is_none_or(|(code, _)| code != RDKafkaErrorCode::FencedInstanceId) {
+            return false;
+        }
+        // What cannot be asked is taken for no: if there is another one, it is met again.
+        let Ok(groups) = self.consumer.fetch_group_list(Some(&self.group), ANSWER) else { return false };
+        groups.groups().iter().flat_map(GroupInfo::members).any(|other| {
+            let place = other.id().strip_prefix(&self.member).is_some_and(|rest| rest.starts_with('-') && rest.len() == 37);
+            place && other.client_id() != self.client_id
+        })
     }
 }
+
+/// Of the clock, to tell processes apart that have the same number in two containers.
+fn nanos() -> u32 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |now| now.subsec_nanos())
+}
+
+/// For one answer of the brokers.
+const ANSWER: Duration = Duration::from_secs(5);
 
 #[derive(Default)]
 struct Context {

@@ -66,6 +66,11 @@ impl Topics {
                 Err((name, RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed)) => {
                     return Err(Fault::Denied(format!("no right to create topic {name}; create it, or grant CREATE on it")));
                 }
+                Err((name, RDKafkaErrorCode::InvalidTopic)) => {
+                    return Err(Fault::Denied(format!(
+                        "no topic can be called {name}, or it is another topic's name but for `.` and `_`; choose another name"
+                    )));
+                }
                 Err((name, code)) => return Err(Fault::Retry(format!("topic {name} could not be created: {code}"))),
             }
         }

@@ -24,6 +24,9 @@ use crate::model::Position;
 /// After so many heartbeat periods without a byte the connection counts as lost.
 const SILENT_PERIODS: u32 = 3;
 
+/// How soon an idle server is asked to say where its binlog ends.
+const EAGER: Duration = Duration::from_millis(100);
+
 pub struct Binlog {
     stream: BinlogStream,
     silence: Duration,
@@ -34,8 +37,17 @@ pub struct Binlog {
 impl Binlog {
     /// Asks for everything after `from`: by GTID set where the server has GTIDs, else by file and offset.
     pub async fn open(plan: &MysqlPlan, from: &Position) -> Result<Self, Error> {
+        Self::open_with(plan, from, plan.heartbeat).await
+    }
+
+    /// The same for whoever waits for the end of what there is: an idle server says soon that it is reached.
+    pub async fn open_eager(plan: &MysqlPlan, from: &Position) -> Result<Self, Error> {
+        Self::open_with(plan, from, EAGER.min(plan.heartbeat)).await
+    }
+
+    async fn open_with(plan: &MysqlPlan, from: &Position, heartbeat: Duration) -> Result<Self, Error> {
         let mut connection = connect::connect(plan).await?;
-        let period = plan.heartbeat.as_nanos();
+        let period = heartbeat.as_nanos();
         connection.query_drop(format!("SET @master_heartbeat_period = {period}, @source_heartbeat_period = {period}")).await?;
         let request = BinlogStreamRequest::new(plan.server_id);
         let stream = match &from.gtids {

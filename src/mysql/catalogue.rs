@@ -113,7 +113,7 @@ pub async fn table(connection: &mut Conn, plan: &TablePlan) -> Result<Result<Tab
             None => problems.push(Problem {
                 reason: Reason::UnknownType,
                 what: format!("column {} of {source} has the type {}, which cannot be read", described.name, described.full_type),
-                remedy: format!("leave it out by tables.{}.columns, or change its type", plan.name),
+                remedy: format!("change its type: where it stands in the rows of {source}, what follows it cannot be found"),
             }),
         }
         texts.push(described.text);

@@ -434,7 +434,7 @@ fn w7_rows_wait_while_mysql_is_gone() {
 
 /// The shop with bounded products.
 fn config(shop: &Shop) -> String {
-    let whole = format!("mysql = \"{}.products\"", shop.name);
+    let whole = format!("mysql   = \"{}.products\"", shop.name);
     let text = shop.config();
     assert_eq!(text.matches(&whole).count(), 1);
     text.replace(&whole, &format!("{whole}\ncache = {{ max_bytes = \"64 KiB\" }}"))

@@ -210,6 +210,7 @@ fn n01_n09_a_snapshot_under_writes_and_kills_is_a_legal_history() {
         daemon.wait_ready();
         std::thread::sleep(Duration::from_secs(2));
         stop.store(true, Ordering::Release);
+        daemon.wait_for_log("publishing the changes");
         resumed += usize::from(went_on(&daemon));
         (resumed, daemon)
     });

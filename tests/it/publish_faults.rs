@@ -256,3 +256,29 @@ fn b21_an_xa_transaction_prepared_before_a_restart_comes_out_at_its_commit() {
     assert_eq!(gtid(2).map(|number| number + 1), gtid(4), "the identity of the commit");
     site.wait_same("items", &["id", "n"]).assert_legal();
 }
+
+#[test]
+fn a_changed_primary_key_publishes_the_rows_under_it_and_deletes_the_old_ones() {
+    let site = Site::new();
+    site.exec("create table keyed (a int, id int, n int not null, primary key (a, id)); insert into keyed values (1, 1, 0), (1, 2, 0)");
+    let _daemon = Daemon::start(&site.config(&[("keyed", "")]), &[]);
+    site.wait("keyed", 2);
+    site.exec(
+        "alter table keyed drop primary key, add primary key (id); update keyed set n = n + 1 where id = 1; delete from keyed where id = 2",
+    );
+    site.wait_same("keyed", &["a", "id", "n"]);
+}
+
+#[test]
+fn a_topic_that_was_deleted_has_all_rows_again() {
+    let site = Site::new();
+    site.exec("create table items (id int primary key, n int not null); insert into items values (1, 0), (2, 0)");
+    let mut daemon = Daemon::start(&site.config(&[("items", "")]), &[]);
+    site.wait("items", 2);
+    assert_eq!(daemon.terminate(), Some(0));
+    site.kafka.delete_topic(&site.topic("items"));
+    daemon.start_again();
+    assert_eq!(ops(&site.wait("items", 2)), [r#"r {"id":1}"#, r#"r {"id":2}"#]);
+    site.exec("update items set n = n + 1");
+    site.wait_same("items", &["id", "n"]).assert_legal();
+}

@@ -100,7 +100,7 @@ impl<'a> Leader<'a> {
             match self.follow().await {
                 // Nothing is open: the producer stays, the tables are looked at anew.
                 Err(Ended::AtOnce) if !self.writer.is_open() => {
-                    (self.fold_case, self.known) = self.publisher.known(&mut self.progress).await?;
+                    (self.fold_case, self.known) = self.publisher.known(&mut self.progress, &mut self.writer).await?;
                     self.orders = Orders::default();
                 }
                 ended => return ended,
@@ -113,7 +113,15 @@ impl<'a> Leader<'a> {
         self.catch_up().await?;
         let from = self.progress.position.clone().ok_or_else(|| Ended::Again("no table can be published".into()))?;
         let joined: Vec<TableId> = self.published().filter(|&table| self.follows(table)).collect();
-        let mut stream = self.stream(&from, &joined, self.known(), true).await?;
+        let mut stream = self.stream(&from, &joined, self.known(), false).await?;
+        // A statement may bring back a table that was dropped, or mend one.
+        for table in self.published() {
+            if let Some(TableState::Stopped { reason, .. }) = self.state(table)
+                && let Some(reason) = Reason::from_code(reason)
+            {
+                stream.assembler.stopped(table, reason);
+            }
+        }
         info!(position = %from, "publishing the changes of {} tables", joined.len());
         loop {
             if self.publisher.is_stopping() {
@@ -167,16 +175,17 @@ impl<'a> Leader<'a> {
         Ok(())
     }
 
-    /// A stream in which these tables are followed. `split`: large transactions come in parts.
-    pub async fn stream(&self, from: &Position, tables: &[TableId], known: Vec<Known>, split: bool) -> Result<Stream, Ended> {
+    /// A stream in which these tables are followed. `whole`: large transactions do not come in parts, and the end is soon heard of.
+    pub async fn stream(&self, from: &Position, tables: &[TableId], known: Vec<Known>, whole: bool) -> Result<Stream, Ended> {
         let plan = &self.publisher.plan;
         let maker = ChangeMaker::new(&plan.name, known);
         let mut assembler =
-            Assembler::new(maker, &plan.tables, from.clone(), self.fold_case, plan.limits.transaction_bytes).splitting(split);
+            Assembler::new(maker, &plan.tables, from.clone(), self.fold_case, plan.limits.transaction_bytes).splitting(!whole);
         for &table in tables {
             assembler.follow(table, self.known[table.index()].0.clone());
         }
-        let binlog = Binlog::open(&self.publisher.mysql, from).await?;
+        let mysql = &self.publisher.mysql;
+        let binlog = if whole { Binlog::open_eager(mysql, from).await? } else { Binlog::open(mysql, from).await? };
         Ok(Stream { binlog, assembler })
     }
 
@@ -350,11 +359,11 @@ impl<'a> Leader<'a> {
 
     pub fn stop_table(&mut self, table: TableId, reason: Reason, message: &str) {
         let name = self.plan(table).name.clone();
-        error!(
-            table = name,
-            reason = reason.code(),
-            "the changes of table {name} are no longer published ({reason}): {message}. Correct the cause, then restart Larder or POST /api/tables/{name}/resnapshot: what is missing is published then"
-        );
+        let repair = match reason {
+            Reason::TableDropped => "What differs is published as soon as it is there again".to_owned(),
+            _ => format!("Correct the cause, then restart Larder or POST /api/tables/{name}/resnapshot: what is missing is published then"),
+        };
+        error!(table = name, reason = reason.code(), "the changes of table {name} are no longer published ({reason}): {message}. {repair}");
         self.set_state(table, TableState::Stopped { reason: reason.code().into(), message: message.into() });
         self.publisher.tables.stop_publishing(table, reason, message);
     }

@@ -22,11 +22,11 @@ mod status;
 mod tables;
 mod writer;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
@@ -57,6 +57,9 @@ const DISAGREEMENTS: u8 = 3;
 
 /// So many ends of the stream that name our server id, or a fenced producer, in a row are no accident.
 const CLASHES: u32 = 3;
+
+/// Fences that lie further apart have nothing to do with each other.
+const FENCED_AGAIN: Duration = Duration::from_secs(60);
 
 /// Everything the publisher needs.
 pub struct Publisher {
@@ -141,8 +144,11 @@ impl Publisher {
         let mut fresh = true;
         let mut again = false;
         let mut election = None;
+        let mut last_fenced = Instant::now();
         while !self.is_stopping() {
-            let ended = self.take_part(&runtime, &mut election, &mut fresh, &mut again);
+            // After a fatal error a client is of no use.
+            election = election.filter(|election: &Election| !election.is_over());
+            let Err(ended) = self.take_part(&runtime, &mut election, &mut fresh, &mut again);
             self.status.set_elected(false);
             if self.status.take_progress() {
                 (clashes, fenced) = (0, 0);
@@ -150,7 +156,10 @@ impl Publisher {
             }
             match ended {
                 Ended::Stopped => return Ok(()),
-                Ended::Resigned => info!("another instance publishes the changes now"),
+                Ended::Resigned => {
+                    self.status.set_standby();
+                    info!("another instance publishes the changes now");
+                }
                 Ended::AtOnce => {}
                 Ended::Again(text) => {
                     if pause.is_first() {
@@ -159,12 +168,12 @@ impl Publisher {
                     pause.sleep(&self.stop);
                 }
                 Ended::Fenced(text) => {
-                    let replaced = election.as_ref().is_some_and(Election::replaced);
-                    fenced += 1;
-                    if replaced || fenced >= CLASHES {
+                    fenced = if last_fenced.elapsed() > FENCED_AGAIN { 1 } else { fenced + 1 };
+                    last_fenced = Instant::now();
+                    if election.as_ref().is_some_and(Election::replaced) || fenced > CLASHES {
                         return Err(Stop::Fenced(format!(
                             "{} is in use by another process ({text}); give each instance its own `instance`, or stop the other one",
-                            self.transactional_id()
+                            self.member()
                         )));
                     }
                     warn!("the publisher was fenced, another instance may have been elected: {text}");
@@ -201,19 +210,7 @@ impl Publisher {
     }
 
     /// One election and what follows from it.
-    fn take_part(&self, runtime: &tokio::runtime::Runtime, election: &mut Option<Election>, fresh: &mut bool, again: &mut bool) -> Ended {
-        match self.try_take_part(runtime, election, fresh, again) {
-            Ok(never) => match never {},
-            Err(ended) => {
-                if matches!(ended, Ended::Fenced(_)) && election.as_ref().is_some_and(|election| election.poll(Duration::ZERO).is_err()) {
-                    *election = None;
-                }
-                ended
-            }
-        }
-    }
-
-    fn try_take_part(
+    fn take_part(
         &self,
         runtime: &tokio::runtime::Runtime,
         election: &mut Option<Election>,
@@ -227,7 +224,12 @@ impl Publisher {
             Some(election) => election,
             None => election.insert(Election::join(kafka, limits, &self.transactional_id(), &self.member(), &progress_topic)?),
         };
+        let mut polls = 0;
         while election.poll(ELECTION)? == Standing::Standby {
+            polls += 1;
+            if polls == STANDBY_POLLS {
+                self.status.set_standby();
+            }
             if self.is_stopping() {
                 return Err(Ended::Stopped);
             }
@@ -242,10 +244,11 @@ impl Publisher {
             progress.tables.values_mut().for_each(|table| table.state = TableState::Compare);
         }
         let mut writer = Writer::new(producer, targets, progress_topic);
-        self.adopt(&mut progress, &mut writer, std::mem::take(fresh));
+        let emptied = self.empty_topics()?;
+        self.adopt(&mut progress, &mut writer, &emptied, std::mem::take(fresh));
         self.status.set_elected(true);
         runtime.block_on(async {
-            let (fold_case, known) = self.known(&mut progress).await?;
+            let (fold_case, known) = self.known(&mut progress, &mut writer).await?;
             info!(
                 position = progress.position.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string),
                 "elected to publish the changes of {}", self.plan.name
@@ -290,6 +293,21 @@ impl Publisher {
         self.plan.tables.iter().map(target).collect()
     }
 
+    /// Change topics without any record: what was in them, if anything, went with a topic that somebody deleted.
+    fn empty_topics(&self) -> Result<BTreeSet<String>, Ended> {
+        let topics = Topics::new(&self.plan.kafka, &self.plan.limits)?;
+        let mut empty = BTreeSet::new();
+        for publish in self.plan.tables.iter().filter_map(|table| table.publish.as_ref()) {
+            let partitions = topics.find(&publish.topic)?.map_or(0, |topic| topic.partitions);
+            let ends =
+                (0..partitions).map(|partition| Ok(topics.watermarks(&publish.topic, partition)?.1)).collect::<Result<Vec<_>, Fault>>()?;
+            if ends.iter().all(|&end| end == 0) {
+                empty.insert(publish.topic.clone());
+            }
+        }
+        Ok(empty)
+    }
+
     fn read_progress(&self, topic: &str) -> Result<Progress, Ended> {
         use rdkafka::message::Message as _;
         let mut progress = Progress::default();
@@ -308,15 +326,22 @@ impl Publisher {
     }
 
     /// Brings the progress and the configuration together: new tables are to be read, those gone are forgotten.
-    fn adopt(&self, progress: &mut Progress, writer: &mut Writer, fresh: bool) {
+    fn adopt(&self, progress: &mut Progress, writer: &mut Writer, emptied: &BTreeSet<String>, fresh: bool) {
         for plan in &self.plan.tables {
             let Some(publish) = &plan.publish else { continue };
             let mysql = format!("{}.{}", plan.database, plan.table);
             let state = match progress.tables.get(&plan.name) {
+                Some(known) if known.is_out() && emptied.contains(&publish.topic) => Some(TableState::New),
                 // Another table into the same topic: what is in it must go.
                 Some(known) if known.topic == publish.topic && known.mysql != mysql => Some(TableState::Compare),
                 Some(known) if known.topic != publish.topic => Some(TableState::New),
                 Some(TableProgress { state: TableState::Stopped { .. }, .. }) if fresh => Some(TableState::Compare),
+                // Nothing is followed that could tell when it is there again.
+                Some(TableProgress { state: TableState::Stopped { reason, .. }, .. })
+                    if *reason == Reason::TableDropped.code() && progress.position.is_none() =>
+                {
+                    Some(TableState::Compare)
+                }
                 Some(TableProgress { state: TableState::Stopped { reason, message }, .. }) => {
                     if let Some(table) = self.published().find(|table| self.plan.tables[table.index()].name == plan.name) {
                         let reason = Reason::from_code(reason).unwrap_or(Reason::BadValue);
@@ -328,7 +353,7 @@ impl Publisher {
                 None => Some(TableState::New),
             };
             if let Some(state) = state {
-                progress.tables.insert(plan.name.clone(), TableProgress { mysql, topic: publish.topic.clone(), state });
+                progress.tables.insert(plan.name.clone(), TableProgress { mysql, topic: publish.topic.clone(), key: Vec::new(), state });
                 writer.touch(&plan.name);
             }
         }
@@ -340,8 +365,9 @@ impl Publisher {
         }
     }
 
-    /// Whether the server can go on at the progress, and what it says of the tables.
-    async fn known(&self, progress: &mut Progress) -> Result<(bool, Vec<(Schema, Known)>), Ended> {
+    /// Whether the server can go on at the progress, and what it says of the tables. One with another key than what is published of it
+    /// is to be compared.
+    async fn known(&self, progress: &mut Progress, writer: &mut Writer) -> Result<(bool, Vec<(Schema, Known)>), Ended> {
         if let Some(ours) = &mut progress.position {
             match identity::ask(&self.mysql, ours).await?.verdict {
                 Verdict::Same => {}
@@ -365,6 +391,7 @@ impl Publisher {
             known.push(match catalogue::table(&mut connection, plan).await? {
                 Ok(info) => {
                     let details = defaults::details(&mut connection, plan, &info.schema).await?;
+                    adopt_key(plan, &info.schema, progress, writer);
                     let form = record_form(&info.schema, plan, &details, &self.plan.name).ok();
                     (info.schema, Known { details, form, locate: None })
                 }
@@ -419,6 +446,23 @@ impl Publisher {
         format!("larder.{}.progress", self.plan.name)
     }
 }
+
+fn adopt_key(plan: &TablePlan, schema: &Schema, progress: &mut Progress, writer: &mut Writer) {
+    let Some(table) = progress.tables.get_mut(&plan.name) else { return };
+    let key = plan.key.clone().unwrap_or_else(|| schema.key.iter().map(|&index| schema.columns[index].name.clone()).collect());
+    if table.key == key {
+        return;
+    }
+    if !table.key.is_empty() && !matches!(table.state, TableState::New | TableState::Stopped { .. }) {
+        warn!(table = plan.name, "the key of table {} changed: what was published of it is compared with it", plan.name);
+        table.state = TableState::Compare;
+    }
+    table.key = key;
+    writer.touch(&plan.name);
+}
+
+/// So many turns without being elected say that another one is.
+const STANDBY_POLLS: u32 = 150;
 
 /// How long one turn at the election may take.
 const ELECTION: Duration = Duration::from_millis(100);

@@ -6,7 +6,7 @@
 //! key `source`            {"format":1,"position":"<position>","part":null}
 //!                         everything up to the position is published for every table that follows it. `part`: of the transaction
 //!                         after it, split by limits.transaction_bytes, the changes before `next` are out: {"id":"…","next":n,"parts":k}
-//! key `table/<name>`      {"format":1,"mysql":"db.table","topic":"…","state":{…}}
+//! key `table/<name>`      {"format":1,"mysql":"db.table","topic":"…","key":["id"],"state":{…}}
 //!   {"kind":"new"}                                   nothing is published
 //!   {"kind":"following"}                             published up to `source`
 //!   {"kind":"reading","at":"<position>","place":"…"} rows up to the place are published as of the position
@@ -53,6 +53,8 @@ pub struct TableProgress {
     /// `database.table`.
     pub mysql: String,
     pub topic: String,
+    /// The columns of the key of what is published; empty before anything is.
+    pub key: Vec<String>,
     pub state: TableState,
 }
 
@@ -65,6 +67,13 @@ pub enum TableState {
     Again,
     Compare,
     Stopped { reason: String, message: String },
+}
+
+impl TableProgress {
+    /// Whether rows of it are published.
+    pub fn is_out(&self) -> bool {
+        matches!(self.state, TableState::Following | TableState::Reading { .. } | TableState::Read { .. })
+    }
 }
 
 /// Why a record of the topic cannot be taken.
@@ -94,8 +103,9 @@ impl Progress {
         }
         if let Some(table) = table {
             let record: TableRecord = serde_json::from_slice(value).map_err(|error| damaged(error.to_string()))?;
-            let state = record.state.parse().map_err(damaged)?;
-            self.tables.insert(table.to_owned(), TableProgress { mysql: record.mysql, topic: record.topic, state });
+            let state = record.state.clone().parse().map_err(damaged)?;
+            let TableRecord { mysql, topic, key, .. } = record;
+            self.tables.insert(table.to_owned(), TableProgress { mysql, topic, key, state });
         } else if key == SOURCE {
             let record: SourceRecord = serde_json::from_slice(value).map_err(|error| damaged(error.to_string()))?;
             self.position = Some(position(&record.position).map_err(damaged)?);
@@ -115,8 +125,9 @@ impl Progress {
 
     /// The record of a table that is known.
     pub fn table_record(&self, name: &str) -> Option<(String, Vec<u8>)> {
-        let TableProgress { mysql, topic, state } = self.tables.get(name)?;
-        let record = TableRecord { format: FORMAT, mysql: mysql.clone(), topic: topic.clone(), state: StateRecord::of(state) };
+        let TableProgress { mysql, topic, key, state } = self.tables.get(name)?;
+        let record =
+            TableRecord { format: FORMAT, mysql: mysql.clone(), topic: topic.clone(), key: key.clone(), state: StateRecord::of(state) };
         Some((format!("{TABLE}{name}"), json(&record)))
     }
 }
@@ -138,10 +149,12 @@ struct TableRecord {
     format: u32,
     mysql: String,
     topic: String,
+    #[serde(default)]
+    key: Vec<String>,
     state: StateRecord,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 enum StateRecord {
     New,
@@ -209,7 +222,7 @@ mod tests {
         let mut progress =
             Progress { position: Some(at(12)), part: Some(Part { id: "x:1".into(), next: 9, parts: 2 }), ..Progress::default() };
         for (index, state) in states.into_iter().enumerate() {
-            let table = TableProgress { mysql: "shop.t".into(), topic: "t".into(), state };
+            let table = TableProgress { mysql: "shop.t".into(), topic: "t".into(), key: vec!["id".into()], state };
             progress.tables.insert(format!("t{index}"), table);
         }
         let mut read = Progress::default();

@@ -42,7 +42,7 @@ impl Leader<'_> {
             }
         }
         let tables: Vec<TableId> = readings.iter().map(|reading| reading.table).collect();
-        let mut stream = self.stream(&start, &tables, known, false).await?;
+        let mut stream = self.stream(&start, &tables, known, true).await?;
         let mut connection = connect::connect(&self.publisher.mysql).await?;
         let mut waiting = Waiting::default();
         while !stream.assembler.has_reached(until) {

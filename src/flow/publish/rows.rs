@@ -33,25 +33,26 @@ pub struct Free {
 }
 
 impl Rows {
-    pub fn new(words: bool, until: &Position) -> Self {
+    pub fn new(words: bool, begun: bool, until: &Position) -> Self {
         Self {
             words,
             until: until.clone(),
             read_us: now_us(),
             origin: Arc::from(""),
             number: 0,
-            begun: false,
+            begun,
             begun_table: false,
             held: None,
             ends_table: false,
         }
     }
 
-    pub fn begin(&mut self, plan: &TablePlan) {
+    /// `resumed`: rows of the table are out already.
+    pub fn begin(&mut self, plan: &TablePlan, resumed: bool) {
         let Position { server_uuid, file, offset, .. } = &self.until;
         self.origin = format!("snapshot/{server_uuid}/{file}:{offset}/{}.{}", plan.database, plan.table).into();
         self.number = 0;
-        self.begun_table = false;
+        self.begun_table = resumed;
     }
 
     pub fn number(&mut self) -> u64 {

@@ -1,7 +1,7 @@
 //! What the outside sees of the publisher while it runs.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 
@@ -14,9 +14,12 @@ pub struct PublishStatus {
     elected: AtomicBool,
     /// Changes written, per table of the plan.
     changes: Vec<AtomicU64>,
-    /// Commit time of the last transaction published, microseconds since the epoch.
-    committed_us: AtomicU64,
+    /// When the topics were known to show the source as it is, or when the last transaction published was committed, or the start;
+    /// microseconds since the epoch.
+    current_us: AtomicU64,
     idle: AtomicBool,
+    /// Another instance publishes.
+    standby: AtomicBool,
     position: Mutex<Option<Position>>,
     commits: AtomicU64,
     commit_us: AtomicU64,
@@ -31,8 +34,9 @@ impl PublishStatus {
         Self {
             elected: AtomicBool::new(false),
             changes: (0..tables).map(|_| AtomicU64::new(0)).collect(),
-            committed_us: AtomicU64::new(0),
+            current_us: AtomicU64::new(now_us()),
             idle: AtomicBool::new(false),
+            standby: AtomicBool::new(false),
             position: Mutex::default(),
             commits: AtomicU64::new(0),
             commit_us: AtomicU64::new(0),
@@ -56,14 +60,13 @@ impl PublishStatus {
         self.position.lock().as_ref().map(ToString::to_string)
     }
 
-    /// Seconds from the commit of the last transaction published until now; 0 while nothing is left to publish.
+    /// How far the topics are behind the source, in seconds: 0 while nothing is left to publish or another instance publishes, else the
+    /// time since they were known to be current, or since the commit of the last transaction published.
     pub fn lag_seconds(&self) -> f64 {
-        let committed = self.committed_us.load(Relaxed);
-        if committed == 0 || self.idle.load(Relaxed) || !self.is_elected() {
+        if self.standby.load(Relaxed) || self.is_elected() && self.idle.load(Relaxed) {
             return 0.0;
         }
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |now| now.as_micros() as u64);
-        now.saturating_sub(committed) as f64 / 1e6
+        now_us().saturating_sub(self.current_us.load(Relaxed)) as f64 / 1e6
     }
 
     /// Whether anything was committed since this was asked last.
@@ -73,9 +76,16 @@ impl PublishStatus {
 
     pub(super) fn set_elected(&self, elected: bool) {
         self.elected.store(elected, Relaxed);
-        if !elected {
+        self.idle.store(false, Relaxed);
+        if elected {
+            self.standby.store(false, Relaxed);
+        } else {
             *self.position.lock() = None;
         }
+    }
+
+    pub(super) fn set_standby(&self) {
+        self.standby.store(true, Relaxed);
     }
 
     pub(super) fn count(&self, table: TableId) {
@@ -85,11 +95,12 @@ impl PublishStatus {
 
     pub(super) fn set_committed(&self, committed_us: u64) {
         if committed_us > 0 {
-            self.committed_us.store(committed_us, Relaxed);
+            self.current_us.store(committed_us, Relaxed);
         }
     }
 
     pub(super) fn set_idle(&self) {
+        self.current_us.store(now_us(), Relaxed);
         self.idle.store(true, Relaxed);
     }
 
@@ -99,4 +110,8 @@ impl PublishStatus {
         self.commits.fetch_add(1, Relaxed);
         self.commit_us.fetch_add(took.as_micros() as u64, Relaxed);
     }
+}
+
+fn now_us() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_micros() as u64)
 }

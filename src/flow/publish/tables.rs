@@ -63,7 +63,7 @@ impl Leader<'_> {
         let until = self.reach(&mut readings, &views.from, &views.until).await?;
         let following: Vec<TableId> = self.published().filter(|&table| self.state(table) == Some(&TableState::Following)).collect();
         let mut beside = match &self.progress.position {
-            Some(position) if !following.is_empty() => Some(self.stream(position, &following, self.known(), true).await?),
+            Some(position) if !following.is_empty() => Some(self.stream(position, &following, self.known(), false).await?),
             _ => None,
         };
         let event = Arc::new(Event {
@@ -73,7 +73,7 @@ impl Leader<'_> {
             server_id: 0,
             thread: None,
         });
-        let mut rows = Rows::new(self.progress.position.is_none(), &until);
+        let mut rows = Rows::new(self.progress.position.is_none(), self.has_begun(), &until);
         for reading in readings {
             self.read_table(reading, &mut views, &event, &mut beside, &mut rows).await?;
         }
@@ -82,6 +82,11 @@ impl Leader<'_> {
         self.commit()?;
         views.close().await;
         Ok(())
+    }
+
+    /// Whether rows of the first snapshot are out already.
+    fn has_begun(&self) -> bool {
+        self.progress.tables.values().any(|table| matches!(table.state, TableState::Reading { .. } | TableState::Read { .. }))
     }
 
     async fn reading(&self, table: TableId, info: TableInfo) -> Result<Reading, Ended> {
@@ -116,7 +121,7 @@ impl Leader<'_> {
         let make = || ReadMaker::new(table, Arc::clone(event), &reading.info.schema, plan, &details, name);
         let from = reading.done.take().map(|(_, place)| place);
         let place = from.as_ref().map(ToString::to_string);
-        rows.begin(plan);
+        rows.begin(plan, from.is_some());
         let mut chunks = match views.chunks(plan, &reading.info, from, make).await {
             Ok(chunks) => chunks,
             Err(failed) => return self.failed(failed, table),
@@ -261,7 +266,7 @@ impl Leader<'_> {
         read.retain(|(_, at)| main.contains(at) && *at != main);
         if !read.is_empty() {
             let tables: Vec<TableId> = read.iter().map(|(table, _)| *table).collect();
-            let mut stream = self.stream(&earliest, &tables, self.known(), false).await?;
+            let mut stream = self.stream(&earliest, &tables, self.known(), true).await?;
             while !stream.assembler.position().contains(&main) {
                 self.beat()?;
                 match stream.read(true).await? {

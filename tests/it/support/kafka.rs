@@ -120,6 +120,19 @@ impl Kafka {
         });
     }
 
+    #[track_caller]
+    pub fn delete_topic(&self, name: &str) {
+        let admin: AdminClient<DefaultClientContext> = self.client().create().expect("make an admin client");
+        let options = AdminOptions::new().operation_timeout(Some(CALL));
+        for result in block_on(admin.delete_topics(&[name], &options)).expect("ask to delete a topic") {
+            result.unwrap_or_else(|(_, code)| panic!("delete topic {name}: {code}"));
+        }
+        wait_for(&format!("topic {name} to be gone"), CALL, || match self.partitions(name) {
+            None => Ok(()),
+            some => Err(format!("{some:?} partitions")),
+        });
+    }
+
     /// Changes settings of a topic.
     #[track_caller]
     pub fn alter_topic(&self, name: &str, settings: &[(&str, &str)]) {
