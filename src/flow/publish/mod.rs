@@ -298,14 +298,26 @@ impl Publisher {
         let topics = Topics::new(&self.plan.kafka, &self.plan.limits)?;
         let mut empty = BTreeSet::new();
         for publish in self.plan.tables.iter().filter_map(|table| table.publish.as_ref()) {
-            let partitions = topics.find(&publish.topic)?.map_or(0, |topic| topic.partitions);
+            let unknown = || Ended::Again(format!("topic {} is not known to the brokers", publish.topic));
+            let partitions = topics.find(&publish.topic)?.map(|topic| topic.partitions).filter(|&partitions| partitions > 0);
+            let partitions = partitions.ok_or_else(unknown)?;
             let ends =
                 (0..partitions).map(|partition| Ok(topics.watermarks(&publish.topic, partition)?.1)).collect::<Result<Vec<_>, Fault>>()?;
-            if ends.iter().all(|&end| end == 0) {
+            if ends.iter().all(|&end| end == 0) && !self.has_records(&publish.topic)? {
                 empty.insert(publish.topic.clone());
             }
         }
         Ok(empty)
+    }
+
+    /// Looks for itself: what follows from an empty topic must not follow from an answer of brokers that are just starting.
+    fn has_records(&self, topic: &str) -> Result<bool, Ended> {
+        let mut found = false;
+        let read = reader::read_all(&self.plan.kafka, &self.plan.limits, topic, |_| {
+            found = true;
+            Err(Fault::Retry("one is enough".into()))
+        });
+        if found { Ok(true) } else { read.map(|()| false).map_err(Ended::from) }
     }
 
     fn read_progress(&self, topic: &str) -> Result<Progress, Ended> {
@@ -331,7 +343,16 @@ impl Publisher {
             let Some(publish) = &plan.publish else { continue };
             let mysql = format!("{}.{}", plan.database, plan.table);
             let state = match progress.tables.get(&plan.name) {
-                Some(known) if known.is_out() && emptied.contains(&publish.topic) => Some(TableState::New),
+                Some(known) if known.is_out() && emptied.contains(&publish.topic) => {
+                    warn!(
+                        table = plan.name,
+                        topic = publish.topic,
+                        "topic {} is empty, so all rows of table {} are published",
+                        publish.topic,
+                        plan.name
+                    );
+                    Some(TableState::New)
+                }
                 // Another table into the same topic: what is in it must go.
                 Some(known) if known.topic == publish.topic && known.mysql != mysql => Some(TableState::Compare),
                 Some(known) if known.topic != publish.topic => Some(TableState::New),
