@@ -247,17 +247,25 @@ impl Publisher {
         let emptied = self.empty_topics()?;
         self.adopt(&mut progress, &mut writer, &emptied, std::mem::take(fresh));
         self.status.set_elected(true);
-        runtime.block_on(async {
-            let (fold_case, known) = self.known(&mut progress, &mut writer).await?;
-            info!(
-                position = progress.position.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string),
-                "elected to publish the changes of {}", self.plan.name
-            );
-            let mut leader = Leader::new(self, election, writer, progress, fold_case, known);
-            let ended = leader.run().await;
-            leader.writer.abort();
-            ended
-        })
+        let (fold_case, known) = runtime.block_on(async {
+            tokio::select! {
+                known = self.known(&mut progress, &mut writer) => known,
+                () = self.stopped() => Err(Ended::Stopped),
+            }
+        })?;
+        info!(
+            position = progress.position.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string),
+            "elected to publish the changes of {}", self.plan.name
+        );
+        let mut leader = Leader::new(self, election, writer, progress, fold_case, known);
+        let ended = runtime.block_on(async {
+            tokio::select! {
+                ended = leader.run() => ended,
+                () = self.stopped() => Err(Ended::Stopped),
+            }
+        });
+        leader.writer.abort();
+        ended
     }
 
     /// Creates what is missing (contract E17), and says how large records may be.
@@ -450,6 +458,14 @@ impl Publisher {
         tables.filter_map(|(index, _)| u16::try_from(index).ok().map(TableId))
     }
 
+    /// Returns some time after the daemon was told to stop: whoever is writing has committed by then, whoever waits for MySQL need not.
+    async fn stopped(&self) {
+        while !self.is_stopping() {
+            tokio::time::sleep(ELECTION).await;
+        }
+        tokio::time::sleep(GRACE).await;
+    }
+
     fn is_stopping(&self) -> bool {
         self.stop.load(Ordering::Acquire)
     }
@@ -484,6 +500,9 @@ fn adopt_key(plan: &TablePlan, schema: &Schema, progress: &mut Progress, writer:
 
 /// So many turns without being elected say that another one is.
 const STANDBY_POLLS: u32 = 150;
+
+/// What a stop leaves to whoever is writing.
+const GRACE: Duration = Duration::from_millis(500);
 
 /// How long one turn at the election may take.
 const ELECTION: Duration = Duration::from_millis(100);
