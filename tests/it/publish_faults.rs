@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::publish::{Site, ops};
-use crate::support::{Daemon, Mysql, Record, wait_for};
+use crate::support::{Daemon, Kafka, Mysql, Record, wait_for};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -281,4 +281,21 @@ fn a_topic_that_was_deleted_has_all_rows_again() {
     assert_eq!(ops(&site.wait("items", 2)), [r#"r {"id":1}"#, r#"r {"id":2}"#]);
     site.exec("update items set n = n + 1");
     site.wait_same("items", &["id", "n"]).assert_legal();
+}
+
+#[test]
+fn a_broker_that_sleeps_longer_than_a_session_ends_nobody() {
+    let kafka: &'static Kafka = Box::leak(Box::new(Kafka::start()));
+    let site = Site { kafka, ..Site::new() };
+    site.exec("create table items (id int primary key, n int not null); insert into items values (1, 0)");
+    let mut daemon = Daemon::start(&site.config(&[("items", "")]), &[]);
+    site.wait("items", 1);
+    for seconds in [16, 21, 26] {
+        kafka.sleep(Duration::from_secs(seconds));
+        site.exec("update items set n = n + 1");
+        site.wait_same("items", &["id", "n"]).assert_legal();
+        assert!(!daemon.has_ended(), "{:?}", daemon.log().last());
+    }
+    drop(daemon);
+    kafka.kill();
 }

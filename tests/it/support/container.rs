@@ -78,6 +78,15 @@ impl Container {
         docker(&["kill", self.inner().id()]);
     }
 
+    /// Freezes the server: connections stay, nobody answers.
+    pub fn pause(&self) {
+        docker(&["pause", self.inner().id()]);
+    }
+
+    pub fn unpause(&self) {
+        docker(&["unpause", self.inner().id()]);
+    }
+
     /// Starts the server again, with the data and at the port it had.
     pub fn restart(&self) {
         block_on(self.inner().start()).expect("start the container again");

@@ -76,6 +76,13 @@ impl Kafka {
         self.container.kill();
     }
 
+    /// Freezes the broker for a time.
+    pub fn sleep(&self, how_long: Duration) {
+        self.container.pause();
+        std::thread::sleep(how_long);
+        self.container.unpause();
+    }
+
     /// Starts a killed broker again, at the same address, and waits until it answers.
     pub fn restart(&self) {
         self.container.restart();
